@@ -1,0 +1,205 @@
+/*
+ * Telling the launcher, at commit, which jobs changed.
+ *
+ * The row trigger on cron.job remembers ids; the commit callback hands them
+ * to the launcher and wakes it, so that it never looks before the rows are
+ * visible, and a rollback wakes nobody.  Ids of rolled-back subtransactions
+ * are handed over too: looking at an unchanged row costs little and is right.
+ *
+ * A prepared transaction commits in another session, where no callback of
+ * ours knows of it.  There we invalidate the relation cache instead, which
+ * PostgreSQL keeps with the prepared transaction and sends when it commits;
+ * the launcher then reads all jobs, within half a minute.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "extension.h"
+#include "shmem.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(clockwork_job_cache_invalidate);
+PG_FUNCTION_INFO_V1(clockwork_job_changed);
+PG_FUNCTION_INFO_V1(clockwork_job_before_update);
+
+/* What the current transaction changed. */
+static int64 changed[CLOCKWORK_MAX_CHANGES];
+static int	nchanged = 0;
+static bool all_changed = false;
+static Oid	changed_table = InvalidOid;
+
+static void
+forget_changes(void)
+{
+	nchanged = 0;
+	all_changed = false;
+	changed_table = InvalidOid;
+}
+
+static void
+at_transaction_event(XactEvent event, void *arg)
+{
+	if (nchanged == 0 && !all_changed)
+	{
+		changed_table = InvalidOid;
+		return;
+	}
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			clockwork_shmem_note_changes(changed, all_changed ? -1 : nchanged);
+			forget_changes();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			CacheInvalidateRelcacheByRelid(changed_table);
+			break;
+		case XACT_EVENT_PREPARE:
+		case XACT_EVENT_ABORT:
+			forget_changes();
+			break;
+		default:
+			break;
+	}
+}
+
+static TriggerData *
+trigger_data(FunctionCallInfo fcinfo)
+{
+	static bool registered = false;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("must be called as trigger")));
+	if (!registered)
+	{
+		RegisterXactCallback(at_transaction_event, NULL);
+		registered = true;
+	}
+	return (TriggerData *) fcinfo->context;
+}
+
+/*
+ * Is this trigger on our own cron.job?  Anybody may put the statement trigger
+ * on a table of theirs, and must not keep the launcher busy with it.  A yes is
+ * remembered for the transaction.
+ */
+static bool
+is_ours(Relation relation)
+{
+	ExtensionObjects objects;
+
+	if (RelationGetRelid(relation) == changed_table)
+		return true;
+	if (!clockwork_extension_find(&objects) || RelationGetRelid(relation) != objects.job)
+		return false;
+	changed_table = objects.job;
+	return true;
+}
+
+static void
+remember(HeapTuple row, TupleDesc desc)
+{
+	int			column = SPI_fnumber(desc, "jobid");
+	bool		is_null;
+	Datum		jobid;
+
+	if (column <= 0 || SPI_gettypeid(desc, column) != INT8OID)
+		return;
+	jobid = SPI_getbinval(row, desc, column, &is_null);
+	if (is_null)
+		return;
+	if (nchanged < CLOCKWORK_MAX_CHANGES)
+		changed[nchanged++] = DatumGetInt64(jobid);
+	else
+		all_changed = true;
+}
+
+/* For each row. */
+Datum
+clockwork_job_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = trigger_data(fcinfo);
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+
+	if (!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("must be fired for each row")));
+	if (!is_ours(trigger->tg_relation))
+		return PointerGetDatum(NULL);
+	remember(trigger->tg_trigtuple, desc);
+	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+		remember(trigger->tg_newtuple, desc);
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * For each statement, as pg_cron has it.  The rows are told one by one; only
+ * TRUNCATE has none to tell.
+ */
+Datum
+clockwork_job_cache_invalidate(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = trigger_data(fcinfo);
+
+	if (TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event) && is_ours(trigger->tg_relation))
+		all_changed = true;
+	return PointerGetDatum(NULL);
+}
+
+static bool
+same_column(TriggerData *trigger, TupleDesc desc, const char *name)
+{
+	char	   *before = SPI_getvalue(trigger->tg_trigtuple, desc, SPI_fnumber(desc, name));
+	char	   *after = SPI_getvalue(trigger->tg_newtuple, desc, SPI_fnumber(desc, name));
+
+	if (before == NULL || after == NULL)
+		return before == after;
+	return strcmp(before, after) == 0;
+}
+
+/*
+ * For each row, before an update: a new schedule begins a new series, and what
+ * fell due before a job was made active was not missed.
+ */
+Datum
+clockwork_job_before_update(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = trigger_data(fcinfo);
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+	Datum		now = TimestampTzGetDatum(GetCurrentTimestamp());
+	Datum		values[2] = {now, now};
+	bool		nulls[2] = {false, false};
+	int			columns[2];
+	int			ncolumns = 0;
+
+	if (!TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) || !TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("must be fired before an update of each row")));
+	if (!is_ours(trigger->tg_relation))
+		return PointerGetDatum(trigger->tg_newtuple);
+	if (!same_column(trigger, desc, "schedule"))
+	{
+		columns[ncolumns++] = SPI_fnumber(desc, "schedule_anchor");
+		columns[ncolumns++] = SPI_fnumber(desc, "active_since");
+	}
+	else if (!same_column(trigger, desc, "active"))
+		columns[ncolumns++] = SPI_fnumber(desc, "active_since");
+	if (ncolumns == 0)
+		return PointerGetDatum(trigger->tg_newtuple);
+	return PointerGetDatum(heap_modify_tuple_by_cols(trigger->tg_newtuple, desc, ncolumns,
+													 columns, values, nulls));
+}

@@ -1,0 +1,962 @@
+/*
+ * Writing what a pass has found out: what ended, what begins, what will not run.
+ *
+ * A pass gathers what it has to write as entries, writes them in one
+ * transaction, and then makes them true in memory.  If that fails, each entry
+ * is tried in a transaction of its own, so that one that cannot be written (a
+ * locked row, somebody's trigger, an index that refuses a long text) holds up
+ * nobody else; it is tried again later, alone.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "bookkeeping.h"
+#include "catalog.h"
+#include "extension.h"
+#include "guc.h"
+#include "run_list.h"
+#include "session.h"
+
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "mb/pg_wchar.h"
+#include "utils/acl.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* How many queued and skipped due times one pass writes, so that a flood of
+ * them does not hold up the starting of runs. */
+#define RECORDS_PER_PASS 500
+
+/* Nor longer than this for what failed before, or can wait. */
+#define LOCK_TIMEOUT_ALONE "50ms"
+
+/* So many failures to write a record, and it is given up with a warning.
+ * Waiting for a lock does not count. */
+#define GIVE_UP_AFTER 20
+
+typedef enum EntryKind
+{
+	ENTRY_ENDING,				/* a run in a slot has ended */
+	ENTRY_LATE,					/* an end that could not be written before */
+	ENTRY_RUNNING,				/* a run has lasted long enough to be shown */
+	ENTRY_BEGIN,				/* a ready run gets a slot */
+	ENTRY_QUEUED,				/* a run waits */
+	ENTRY_SKIP,					/* a due time gets no run */
+	ENTRY_PROBLEM,				/* a job cannot run */
+	ENTRY_RETIRE				/* a job has had its one run */
+} EntryKind;
+
+typedef struct Entry
+{
+	EntryKind	kind;
+	bool		alone;			/* it failed before, or may have to wait: not with
+								 * others */
+	Run		   *run;
+	Late	   *late;
+	Skip	   *skip;
+	Retiree    *retiree;
+	Job		   *job;
+
+	/* Set by writing, forgotten if that fails */
+	int64		runid;			/* of an inserted record; RUNID_TAKEN: this due
+								 * time had one already */
+	bool		is_over;		/* BEGIN: it ended right here */
+	char	   *log_line;		/* to be logged once it is true */
+} Entry;
+
+#define RUNID_TAKEN (-1)
+
+static Entry *entries;			/* of this pass */
+static int	nentries;
+static int	entries_space;
+
+static Entry *
+add_entry(EntryKind kind)
+{
+	Entry	   *entry;
+
+	if (nentries >= entries_space)
+	{
+		entries_space = Max(64, entries_space * 2);
+		entries = entries == NULL ?
+			MemoryContextAlloc(launcher.run_context, sizeof(Entry) * entries_space) :
+			repalloc(entries, sizeof(Entry) * entries_space);
+	}
+	entry = &entries[nentries++];
+	memset(entry, 0, sizeof(*entry));
+	entry->kind = kind;
+	return entry;
+}
+
+static void
+identify(RunIdentity *identity, const Run *run)
+{
+	const JobDefinition *definition = run->job ? &run->job->definition : NULL;
+
+	memset(identity, 0, sizeof(*identity));
+	identity->jobid = run->jobid;
+	identity->due_time = run->due_time;
+	identity->attempt = run->attempt;
+	identity->trigger = run->trigger;
+	if (definition)
+	{
+		identity->database = definition->database;
+		identity->username = definition->username;
+		identity->command = definition->command;
+	}
+}
+
+/*
+ * Log a line about a job's run, if the user wants those, when it is true: the
+ * line outlives the transaction that we are in.
+ */
+static void
+say_later(Entry *entry, int64 jobid, const char *what, const char *text)
+{
+	MemoryContext caller;
+
+	if (!cron_log_statement)
+		return;
+	caller = MemoryContextSwitchTo(launcher.pass_context);
+	entry->log_line = psprintf("cron job " INT64_FORMAT " %s: %s", jobid, what, text);
+	MemoryContextSwitchTo(caller);
+}
+
+/* -- ends -- */
+
+/* The text of return_message for a command that succeeded, as psql shows it. */
+static char *
+describe_tag(const SlotOutcome *outcome)
+{
+	const char *name;
+
+	if (outcome->tag == CMDTAG_UNKNOWN)
+		return pstrdup("0 rows");
+	name = GetCommandTagName(outcome->tag);
+	if (!outcome->has_rows)
+		return pstrdup(name);
+	return psprintf(outcome->tag == CMDTAG_INSERT ? "%s 0 " UINT64_FORMAT : "%s " UINT64_FORMAT,
+					name, outcome->rows);
+}
+
+static const char *
+describe_reason(const RunSlot *slot)
+{
+	switch (slot->outcome.sqlerrcode)
+	{
+		case ERRCODE_ADMIN_SHUTDOWN:
+			return "terminated";
+		case ERRCODE_QUERY_CANCELED:
+			return "canceled";
+		default:
+			return slot->start_time == 0 ? "could_not_start" : "error";
+	}
+}
+
+static char *
+slot_text(const SlotOutcome *outcome, dsa_pointer text)
+{
+	return clockwork_run_log_convert(clockwork_shmem_text(text), outcome->encoding);
+}
+
+/* Needs a transaction: texts of another encoding are converted. */
+static void
+describe_ending(RunEnding *ending, const RunSlot *slot)
+{
+	const SlotOutcome *outcome = &slot->outcome;
+
+	memset(ending, 0, sizeof(*ending));
+	ending->pid = slot->pid;
+	ending->start_time = slot->start_time != 0 ? slot->start_time : slot->end_time;
+	ending->end_time = slot->end_time;
+	if (outcome->succeeded)
+	{
+		ending->status = "succeeded";
+		ending->message = describe_tag(outcome);
+		ending->command_tag = outcome->tag == CMDTAG_UNKNOWN ? NULL : GetCommandTagName(outcome->tag);
+		ending->has_rows = outcome->has_rows;
+		ending->rows = outcome->rows;
+		return;
+	}
+	ending->status = "failed";
+	ending->reason = describe_reason(slot);
+	ending->sqlerrcode = outcome->sqlerrcode;
+	ending->elevel = outcome->elevel;
+	ending->message = slot_text(outcome, outcome->message);
+	if (ending->message == NULL)
+		ending->message = "the error message could not be kept: out of shared memory";
+	ending->detail = slot_text(outcome, outcome->detail);
+	ending->hint = slot_text(outcome, outcome->hint);
+	ending->context = slot_text(outcome, outcome->context);
+}
+
+static bool
+has_ended(Run *run)
+{
+	return !run->ended && slot_state(clockwork_shmem_slot(run->slot)) == SLOT_ENDED;
+}
+
+static void
+write_ending(Entry *entry)
+{
+	Run		   *run = entry->run;
+	RunEnding	ending;
+
+	describe_ending(&ending, clockwork_shmem_slot(run->slot));
+	if (run->runid != 0)
+		clockwork_run_log_finish(run->runid, &ending);
+	say_later(entry, run->jobid, ending.elevel == 0 ? "completed" : "failed", ending.message);
+}
+
+/* A job with an @at schedule becomes inactive after its run. */
+static void
+retire_later(int64 jobid)
+{
+	Retiree    *retiree = MemoryContextAllocZero(launcher.run_context, sizeof(Retiree));
+
+	retiree->jobid = jobid;
+	dlist_push_tail(&launcher.retirees, &retiree->node);
+}
+
+static void
+confirm_ending(Run *run)
+{
+	run->ended = true;
+	if (run->job && run->job->problem == NULL && run->job->schedule.kind == SCHEDULE_AT)
+		retire_later(run->jobid);
+	if (run->job)
+		clockwork_run_promote_waiting(run->job);
+	run->job = NULL;
+}
+
+static char *
+keep_text(const char *text)
+{
+	return text ? MemoryContextStrdup(launcher.run_context, text) : NULL;
+}
+
+/*
+ * The record of an end cannot be written now.  The end is kept in memory, so
+ * that the slot is free for others; should the launcher die before it is
+ * written, the record is closed as one that was interrupted.
+ */
+static void
+put_off_ending(Run *run)
+{
+	Late	   *late;
+
+	if (run->runid != 0)
+	{
+		late = MemoryContextAllocZero(launcher.run_context, sizeof(Late));
+		late->runid = run->runid;
+		clockwork_session_begin();
+		describe_ending(&late->ending, clockwork_shmem_slot(run->slot));
+		late->ending.message = keep_text(late->ending.message);
+		late->ending.detail = keep_text(late->ending.detail);
+		late->ending.hint = keep_text(late->ending.hint);
+		late->ending.context = keep_text(late->ending.context);
+		clockwork_session_commit();
+		late->retry_at = clockwork_run_next_try(late->tries++);
+		dlist_push_tail(&launcher.late_endings, &late->node);
+	}
+	confirm_ending(run);
+}
+
+static void
+put_off_late(Late *late, bool is_lock)
+{
+	if (!is_lock && ++late->failures > GIVE_UP_AFTER)
+	{
+		ereport(WARNING,
+				(errmsg("the end of run " INT64_FORMAT " could not be recorded: it %s",
+						late->runid, late->ending.status)));
+		clockwork_run_free_late(late);
+		return;
+	}
+	late->retry_at = clockwork_run_next_try(late->tries++);
+}
+
+/* -- running -- */
+
+static bool
+should_show_running(Run *run)
+{
+	RunSlot    *slot = clockwork_shmem_slot(run->slot);
+
+	return run->runid != 0 && !run->shown_running && !run->ended &&
+		slot_state(slot) == SLOT_RUNNING && slot->start_time != 0 &&
+		launcher.now.monotonic - run->launched_at >= SHOW_RUNNING_MS * 1000L;
+}
+
+static void
+write_running(Entry *entry)
+{
+	RunSlot    *slot = clockwork_shmem_slot(entry->run->slot);
+
+	clockwork_run_log_running(entry->run->runid, slot->pid, slot->start_time);
+}
+
+/* -- beginnings -- */
+
+/* Why the run cannot even be handed to a worker; false if it can. */
+static bool
+find_obstacle(const JobDefinition *definition, Oid *database, Oid *role, RunEnding *ending)
+{
+	memset(ending, 0, sizeof(*ending));
+	ending->status = "failed";
+	ending->elevel = FATAL;
+	ending->start_time = launcher.now.wall;
+	ending->end_time = launcher.now.wall;
+
+	*role = get_role_oid(definition->username, true);
+	if (!OidIsValid(*role))
+	{
+		ending->reason = "role_missing";
+		ending->sqlerrcode = ERRCODE_UNDEFINED_OBJECT;
+		ending->message = psprintf("role \"%s\" does not exist", definition->username);
+		return true;
+	}
+	*database = get_database_oid(definition->database, true);
+	if (!OidIsValid(*database))
+	{
+		ending->reason = "database_missing";
+		ending->sqlerrcode = ERRCODE_UNDEFINED_DATABASE;
+		ending->message = psprintf("database \"%s\" does not exist", definition->database);
+		return true;
+	}
+	return false;
+}
+
+static void
+fill_slot(const Run *run, int64 runid, Oid database, Oid role)
+{
+	RunSlot    *slot = clockwork_shmem_slot(run->slot);
+	const char *command = run->job->definition.command;
+
+	slot->generation++;
+	slot->runid = runid;
+	slot->jobid = run->jobid;
+	slot->due_time = run->due_time;
+	slot->attempt = run->attempt;
+	slot->database = database;
+	slot->role = role;
+	slot->encoding = GetDatabaseEncoding();
+	slot->command_length = strlen(command);
+	slot->command = clockwork_shmem_keep_text(command, slot->command_length);
+	slot->pid = 0;
+	slot->start_time = 0;
+	slot->end_time = 0;
+	memset(&slot->outcome, 0, sizeof(slot->outcome));
+	if (!DsaPointerIsValid(slot->command))
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of shared memory for the command of job " INT64_FORMAT, run->jobid)));
+}
+
+/* Reserve a slot for the first ready run. */
+static void
+gather_beginning(int slot_index)
+{
+	DueEntry   *first = clockwork_due_heap_first(&launcher.ready);
+	Run		   *run = run_of_rank(first);
+	Entry	   *entry;
+
+	clockwork_due_heap_remove(&launcher.ready, &run->rank);
+	clockwork_shmem_slot(slot_index)->runid = 0;
+	slot_set_state(clockwork_shmem_slot(slot_index), SLOT_CLAIMED);
+	launcher.slot_runs[slot_index] = run;
+	run->slot = slot_index;
+	run->shown_running = false;
+	run->ended = false;
+	entry = add_entry(ENTRY_BEGIN);
+	entry->run = run;
+	entry->alone = run->tries > 0;
+}
+
+static void
+write_beginning(Entry *entry)
+{
+	Run		   *run = entry->run;
+	RunIdentity identity;
+	RunEnding	obstacle;
+	Oid			database;
+	Oid			role;
+
+	identify(&identity, run);
+	entry->runid = run->runid;
+	entry->is_over = find_obstacle(&run->job->definition, &database, &role, &obstacle);
+	if (entry->is_over)
+	{
+		if (run->runid != 0)
+			clockwork_run_log_finish(run->runid, &obstacle);
+		else if (cron_log_run)
+			(void) clockwork_run_log_insert_ended(&identity, &obstacle);
+		say_later(entry, run->jobid, "failed", obstacle.message);
+		return;
+	}
+	if (run->runid != 0)
+		clockwork_run_log_start(run->runid, &identity);
+	else if (cron_log_run)
+	{
+		entry->runid = clockwork_run_log_insert(&identity, "starting");
+		if (entry->runid == 0)
+		{
+			entry->is_over = true;	/* this due time has had its run */
+			return;
+		}
+	}
+	fill_slot(run, entry->runid, database, role);
+}
+
+static void
+remove_from_unrecorded(Run *run)
+{
+	if (run->is_unrecorded)
+		dlist_delete(&run->unrecorded);
+	run->is_unrecorded = false;
+}
+
+/* The record is on disk: the slot may be handed over. */
+static void
+confirm_beginning(Entry *entry)
+{
+	Run		   *run = entry->run;
+
+	run->runid = entry->runid;
+	remove_from_unrecorded(run);
+	if (!entry->is_over)
+	{
+		slot_set_state(clockwork_shmem_slot(run->slot), SLOT_BEGUN);
+		return;
+	}
+	clockwork_run_release_slot(run);
+	clockwork_run_promote_waiting(run->job);
+	clockwork_run_destroy(run);
+}
+
+/* Without a record no run: it waits aside, or is given up. */
+static void
+put_off_beginning(Run *run, bool is_lock)
+{
+	clockwork_run_release_slot(run);
+	remove_from_unrecorded(run);
+	if (!is_lock && ++run->failures > GIVE_UP_AFTER)
+	{
+		ereport(WARNING,
+				(errmsg("cron job " INT64_FORMAT " did not run at its due time %s: its record could not be written",
+						run->jobid, timestamptz_to_str(run->due_time))));
+		if (run->runid != 0)
+			clockwork_run_skip_due_time(run->job, run->due_time, run->runid, "unrecordable",
+										"its beginning could not be recorded");
+		clockwork_run_promote_waiting(run->job);
+		clockwork_run_destroy(run);
+		return;
+	}
+	run->retry_at = clockwork_run_next_try(run->tries++);
+	dlist_push_tail(&launcher.held_runs, &run->unrecorded);
+	run->is_held = true;
+}
+
+/* Runs that waited aside long enough are ready again. */
+static void
+take_up_held_runs(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &launcher.held_runs)
+	{
+		Run		   *run = dlist_container(Run, unrecorded, iter.cur);
+
+		if (!clockwork_run_is_time(run->retry_at))
+			continue;
+		dlist_delete(&run->unrecorded);
+		run->is_held = false;
+		clockwork_run_make_ready(run);
+	}
+}
+
+/* -- queued and skipped due times -- */
+
+static void
+write_queued(Entry *entry)
+{
+	RunIdentity identity;
+
+	identify(&identity, entry->run);
+	entry->runid = clockwork_run_log_insert(&identity, "queued");
+	if (entry->runid == 0)
+		entry->runid = RUNID_TAKEN;
+}
+
+static void
+confirm_queued(Entry *entry)
+{
+	Run		   *run = entry->run;
+	Job		   *job = run->job;
+
+	remove_from_unrecorded(run);
+	if (entry->runid != RUNID_TAKEN)
+	{
+		run->runid = entry->runid;
+		return;
+	}
+	/* This due time has had its run. */
+	if (job->waiting == run)
+		job->waiting = NULL;
+	else
+		clockwork_run_promote_waiting(job);
+	clockwork_run_destroy(run);
+}
+
+static void
+write_skip(Entry *entry)
+{
+	const Skip *skip = entry->skip;
+	Job		   *job = clockwork_job_list_find(skip->jobid);
+	RunIdentity identity;
+	RunEnding	ending;
+
+	memset(&identity, 0, sizeof(identity));
+	identity.jobid = skip->jobid;
+	identity.due_time = skip->due_time;
+	identity.attempt = 1;
+	identity.trigger = "schedule";
+	identity.database = skip->database;
+	identity.username = skip->username;
+	identity.command = job ? job->definition.command : NULL;
+	memset(&ending, 0, sizeof(ending));
+	ending.status = "skipped";
+	ending.reason = skip->reason;
+	ending.message = skip->message;
+	ending.end_time = launcher.now.wall;
+	if (skip->runid != 0)
+		clockwork_run_log_finish(skip->runid, &ending);
+	else
+		(void) clockwork_run_log_insert_ended(&identity, &ending);
+}
+
+static void
+put_off_skip(Skip *skip, bool is_lock)
+{
+	if (!is_lock && ++skip->failures > GIVE_UP_AFTER)
+	{
+		ereport(WARNING,
+				(errmsg("cron job " INT64_FORMAT " has no record of its due time %s: %s",
+						skip->jobid, timestamptz_to_str(skip->due_time), skip->message)));
+		clockwork_run_free_skip(skip);
+		return;
+	}
+	skip->retry_at = clockwork_run_next_try(skip->tries++);
+	dlist_delete(&skip->node);
+	dlist_push_tail(&launcher.skips, &skip->node);
+}
+
+/* -- problems -- */
+
+static void
+write_problem(Entry *entry)
+{
+	Job		   *job = entry->job;
+	RunIdentity identity;
+	RunEnding	ending;
+
+	if (!cron_log_run)
+		return;
+	memset(&identity, 0, sizeof(identity));
+	identity.jobid = job->jobid;
+	identity.attempt = 1;
+	identity.trigger = "schedule";
+	identity.database = job->definition.database;
+	identity.username = job->definition.username;
+	identity.command = job->definition.command;
+	memset(&ending, 0, sizeof(ending));
+	ending.status = "failed";
+	ending.reason = "invalid_job";
+	ending.elevel = ERROR;
+	ending.sqlerrcode = ERRCODE_INVALID_PARAMETER_VALUE;
+	ending.message = job->problem;
+	ending.detail = job->problem_detail;
+	ending.start_time = launcher.now.wall;
+	ending.end_time = launcher.now.wall;
+	clockwork_run_log_problem(&identity, &ending);
+}
+
+static void
+confirm_problem(Job *job)
+{
+	job->problem_reported = true;
+	ereport(WARNING,
+			(errmsg("cron job " INT64_FORMAT " cannot run: %s", job->jobid, job->problem),
+			 job->problem_detail ? errdetail("%s", job->problem_detail) : 0));
+}
+
+static void
+gather_problem(Job *job, void *arg)
+{
+	if (job->problem && !job->problem_reported && job->definition.active)
+		add_entry(ENTRY_PROBLEM)->job = job;
+}
+
+/* -- all of them -- */
+
+/* Slots that a pass had claimed when an unforeseen error ended it. */
+static void
+give_back_claims(void)
+{
+	for (int i = 0; i < launcher.panel->nslots; i++)
+	{
+		Run		   *run = launcher.slot_runs[i];
+
+		if (run == NULL || slot_state(clockwork_shmem_slot(i)) != SLOT_CLAIMED)
+			continue;
+		clockwork_run_release_slot(run);
+		if (run->job)
+			clockwork_run_make_ready(run);
+		else
+			clockwork_run_destroy(run);
+	}
+}
+
+static void
+gather_entries(void)
+{
+	dlist_iter	iter;
+	int			room = RECORDS_PER_PASS;
+	int			slot;
+
+	nentries = 0;
+	give_back_claims();
+	for (int i = 0; i < launcher.panel->nslots; i++)
+	{
+		if (launcher.slot_runs[i] && has_ended(launcher.slot_runs[i]))
+			add_entry(ENTRY_ENDING)->run = launcher.slot_runs[i];
+		else if (launcher.slot_runs[i] && should_show_running(launcher.slot_runs[i]))
+			add_entry(ENTRY_RUNNING)->run = launcher.slot_runs[i];
+	}
+	dlist_foreach(iter, &launcher.late_endings)
+	{
+		Late	   *late = dlist_container(Late, node, iter.cur);
+
+		if (clockwork_run_is_time(late->retry_at))
+		{
+			Entry	   *entry = add_entry(ENTRY_LATE);
+
+			entry->late = late;
+			entry->alone = true;
+		}
+	}
+	dlist_foreach(iter, &launcher.retirees)
+	{
+		Retiree    *retiree = dlist_container(Retiree, node, iter.cur);
+
+		if (clockwork_run_is_time(retiree->retry_at))
+		{
+			Entry	   *entry = add_entry(ENTRY_RETIRE);
+
+			entry->retiree = retiree;
+			entry->alone = true;
+		}
+	}
+
+	take_up_held_runs();
+	while (cron_launch_active_jobs && launcher.ready.count > 0 && (slot = clockwork_run_find_free_slot()) >= 0)
+		gather_beginning(slot);
+
+	/* Those ready runs that got no slot wait visibly. */
+	for (size_t i = 1; i <= launcher.ready.count; i++)
+		clockwork_run_must_record(run_of_rank(launcher.ready.entries[i]));
+	dlist_foreach(iter, &launcher.queued_runs)
+	{
+		Run		   *run = dlist_container(Run, unrecorded, iter.cur);
+
+		if (run->slot >= 0)
+			continue;			/* it begins in this very pass */
+		if (room-- <= 0)
+			break;
+		add_entry(ENTRY_QUEUED)->run = run;
+	}
+	dlist_foreach(iter, &launcher.skips)
+	{
+		Skip	   *skip = dlist_container(Skip, node, iter.cur);
+		Entry	   *entry;
+
+		if (!clockwork_run_is_time(skip->retry_at))
+			continue;
+		if (room-- <= 0)
+			break;
+		entry = add_entry(ENTRY_SKIP);
+		entry->skip = skip;
+		entry->alone = skip->tries > 0;
+	}
+	if (launcher.problems_pending)
+		clockwork_job_list_visit(gather_problem, NULL);
+	launcher.problems_pending = false;
+}
+
+static void
+write_entry(Entry *entry)
+{
+	switch (entry->kind)
+	{
+		case ENTRY_ENDING:
+			write_ending(entry);
+			break;
+		case ENTRY_LATE:
+			clockwork_run_log_finish(entry->late->runid, &entry->late->ending);
+			break;
+		case ENTRY_RUNNING:
+			write_running(entry);
+			break;
+		case ENTRY_BEGIN:
+			write_beginning(entry);
+			break;
+		case ENTRY_QUEUED:
+			write_queued(entry);
+			break;
+		case ENTRY_SKIP:
+			write_skip(entry);
+			break;
+		case ENTRY_PROBLEM:
+			write_problem(entry);
+			break;
+		case ENTRY_RETIRE:
+			clockwork_catalog_deactivate_job(entry->retiree->jobid);
+			break;
+	}
+}
+
+/* It is on disk: make it true in memory. */
+static void
+confirm_entry(Entry *entry)
+{
+	if (entry->log_line)
+		ereport(LOG, (errmsg("%s", entry->log_line)));
+	switch (entry->kind)
+	{
+		case ENTRY_ENDING:
+			confirm_ending(entry->run);
+			break;
+		case ENTRY_LATE:
+			clockwork_run_free_late(entry->late);
+			break;
+		case ENTRY_RUNNING:
+			entry->run->shown_running = true;
+			break;
+		case ENTRY_BEGIN:
+			confirm_beginning(entry);
+			break;
+		case ENTRY_QUEUED:
+			confirm_queued(entry);
+			break;
+		case ENTRY_SKIP:
+			clockwork_run_free_skip(entry->skip);
+			break;
+		case ENTRY_PROBLEM:
+			confirm_problem(entry->job);
+			break;
+		case ENTRY_RETIRE:
+			clockwork_run_free_retiree(entry->retiree);
+			break;
+	}
+}
+
+/* The transaction failed: as before it was written. */
+static void
+unwrite_entry(Entry *entry)
+{
+	entry->runid = 0;
+	entry->is_over = false;
+	entry->log_line = NULL;
+	if (entry->kind == ENTRY_BEGIN)
+		clockwork_shmem_free_text(&clockwork_shmem_slot(entry->run->slot)->command);
+}
+
+/* It could not be written even alone. */
+static void
+put_off_entry(Entry *entry, bool is_lock)
+{
+	switch (entry->kind)
+	{
+		case ENTRY_ENDING:
+			put_off_ending(entry->run);
+			break;
+		case ENTRY_LATE:
+			put_off_late(entry->late, is_lock);
+			break;
+		case ENTRY_RUNNING:
+			entry->run->shown_running = true;	/* its end will be shown */
+			break;
+		case ENTRY_BEGIN:
+			put_off_beginning(entry->run, is_lock);
+			break;
+		case ENTRY_QUEUED:
+			remove_from_unrecorded(entry->run); /* its beginning will be shown */
+			entry->run->is_unrecordable = true;
+			break;
+		case ENTRY_SKIP:
+			put_off_skip(entry->skip, is_lock);
+			break;
+		case ENTRY_PROBLEM:
+			confirm_problem(entry->job);	/* the log has it */
+			break;
+		case ENTRY_RETIRE:
+			/* It is never due again in any case: no hurry. */
+			if (is_lock || ++entry->retiree->failures <= GIVE_UP_AFTER)
+				entry->retiree->retry_at = clockwork_run_next_try(entry->retiree->tries++);
+			else
+				clockwork_run_free_retiree(entry->retiree);
+			break;
+	}
+}
+
+/*
+ * Write one entry, or (NULL) all that may be written together, in one
+ * transaction.  Without the extension there is nowhere to write: what ended
+ * has simply ended.
+ */
+static void
+write_entries(Entry *only)
+{
+	ExtensionObjects objects;
+
+	clockwork_session_begin();
+	if (clockwork_extension_find(&objects) && objects.job == launcher.job_table)
+	{
+		ExtensionSection section;
+
+		clockwork_extension_enter(&section, objects.owner);
+		if (only)
+			write_entry(only);
+		for (int i = 0; only == NULL && i < nentries; i++)
+			if (!entries[i].alone)
+				write_entry(&entries[i]);
+		clockwork_extension_leave(&section);
+	}
+	else
+	{
+		/* Nowhere to record a beginning: no run. */
+		launcher.must_load = true;
+		if (only)
+			only->is_over = true;
+		for (int i = 0; only == NULL && i < nentries; i++)
+			if (!entries[i].alone)
+				entries[i].is_over = true;
+	}
+	clockwork_session_commit();
+}
+
+static bool
+was_tried(const Entry *entry)
+{
+	switch (entry->kind)
+	{
+		case ENTRY_LATE:
+			return true;
+		case ENTRY_BEGIN:
+			return entry->run->tries > 0;
+		case ENTRY_SKIP:
+			return entry->skip->tries > 0;
+		case ENTRY_RETIRE:
+			return entry->retiree->tries > 0;
+		default:
+			return false;
+	}
+}
+
+/* The same, giving back whether it worked; *sqlerrcode says why not. */
+static bool
+try_to_write(Entry *only, int *sqlerrcode)
+{
+	volatile bool written = false;
+
+	PG_TRY();
+	{
+		write_entries(only);
+		written = true;
+	}
+	PG_CATCH();
+	{
+		/*
+		 * What failed together is tried again one by one, and complains then.
+		 * Waiting for a lock is worth one complaint, not one per try.
+		 */
+		*sqlerrcode = clockwork_session_recover(launcher.pass_context,
+												only == NULL ||
+												(was_tried(only) &&
+												 geterrcode() == ERRCODE_LOCK_NOT_AVAILABLE));
+	}
+	PG_END_TRY();
+	return written;
+}
+
+static void
+write_alone(Entry *entry)
+{
+	int			sqlerrcode = 0;
+
+	if (try_to_write(entry, &sqlerrcode))
+		confirm_entry(entry);
+	else
+	{
+		unwrite_entry(entry);
+		put_off_entry(entry, sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE);
+	}
+}
+
+void
+clockwork_bookkeeping_write(void)
+{
+	int			together = 0;
+	int			sqlerrcode;
+	bool		written;
+
+	gather_entries();
+	if (nentries == 0)
+		return;
+	for (int i = 0; i < nentries; i++)
+		together += !entries[i].alone;
+
+	written = together > 0 && try_to_write(NULL, &sqlerrcode);
+	for (int i = 0; i < nentries; i++)
+	{
+		if (entries[i].alone)
+			continue;
+		if (written)
+			confirm_entry(&entries[i]);
+		else
+		{
+			unwrite_entry(&entries[i]);
+			entries[i].alone = true;
+		}
+	}
+
+	/* Those below wait for nobody long: others may be due. */
+	if (written && together == nentries)
+		return;
+	clockwork_session_set("lock_timeout", LOCK_TIMEOUT_ALONE);
+	for (int i = 0; i < nentries; i++)
+		if (entries[i].alone)
+			write_alone(&entries[i]);
+	clockwork_session_set("lock_timeout", SESSION_LOCK_TIMEOUT);
+}
+
+bool
+clockwork_bookkeeping_is_due(void)
+{
+	dlist_iter	iter;
+
+	if (cron_launch_active_jobs && launcher.ready.count > 0 &&
+		clockwork_run_find_free_slot() >= 0)
+		return true;
+	if (launcher.problems_pending || !dlist_is_empty(&launcher.queued_runs))
+		return true;
+	dlist_foreach(iter, &launcher.skips)
+		if (dlist_container(Skip, node, iter.cur)->retry_at <= launcher.now.monotonic)
+			return true;
+	for (int i = 0; i < launcher.panel->nslots; i++)
+		if (launcher.slot_runs[i] && (has_ended(launcher.slot_runs[i]) || should_show_running(launcher.slot_runs[i])))
+			return true;
+	return false;
+}

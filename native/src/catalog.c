@@ -1,0 +1,337 @@
+/*
+ * Reading and changing cron.job.
+ *
+ * Read by id for what changed, through a cursor for everything,
+ * so that memory stays small whatever the number of jobs.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "catalog.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#define FETCH_ROWS 1000
+
+/*
+ * The last column names the first option that is set to something this
+ * version does not do yet: such a job must not run as if it were unset.
+ */
+#define JOB_COLUMNS \
+	"jobid, jobname, schedule, command, database, username, timezone, active, priority, " \
+	"schedule_anchor, active_since, " \
+	"CASE WHEN on_overlap OPERATOR(pg_catalog.<>) 'queue' THEN 'on_overlap' " \
+	"     WHEN max_parallel IS NOT NULL THEN 'max_parallel' " \
+	"     WHEN on_missed OPERATOR(pg_catalog.<>) 'skip' THEN 'on_missed' " \
+	"     WHEN start_deadline IS NOT NULL THEN 'start_deadline' " \
+	"     WHEN timeout IS NOT NULL THEN 'timeout' " \
+	"     WHEN max_attempts OPERATOR(pg_catalog.<>) 1 THEN 'max_attempts' " \
+	"     WHEN retry_on IS NOT NULL THEN 'retry_on' " \
+	"     WHEN jitter OPERATOR(pg_catalog.<>) INTERVAL '0' THEN 'jitter' " \
+	"     WHEN starts_at IS NOT NULL THEN 'starts_at' " \
+	"     WHEN ends_at IS NOT NULL THEN 'ends_at' " \
+	"     WHEN pause_after IS NOT NULL THEN 'pause_after' " \
+	"     WHEN settings IS NOT NULL THEN 'settings' " \
+	"     WHEN history OPERATOR(pg_catalog.<>) 'all' THEN 'history' END"
+
+static char *
+text_column(HeapTuple row, TupleDesc desc, int column)
+{
+	bool		is_null;
+	Datum		value = SPI_getbinval(row, desc, column, &is_null);
+
+	return is_null ? NULL : TextDatumGetCString(value);
+}
+
+static void
+show_row(HeapTuple row, TupleDesc desc, JobVisitor visit, void *arg)
+{
+	JobDefinition job;
+	bool		is_null;
+
+	memset(&job, 0, sizeof(job));
+	job.jobid = DatumGetInt64(SPI_getbinval(row, desc, 1, &is_null));
+	job.name = text_column(row, desc, 2);
+	job.schedule = text_column(row, desc, 3);
+	job.command = text_column(row, desc, 4);
+	job.database = text_column(row, desc, 5);
+	job.username = text_column(row, desc, 6);
+	job.timezone = text_column(row, desc, 7);
+	job.active = DatumGetBool(SPI_getbinval(row, desc, 8, &is_null));
+	job.priority = DatumGetInt32(SPI_getbinval(row, desc, 9, &is_null));
+	job.anchor = DatumGetTimestampTz(SPI_getbinval(row, desc, 10, &is_null));
+	job.active_since = DatumGetTimestampTz(SPI_getbinval(row, desc, 11, &is_null));
+	job.unsupported = text_column(row, desc, 12);
+	visit(&job, arg);
+}
+
+static void
+show_rows(JobVisitor visit, void *arg)
+{
+	SPITupleTable *table = SPI_tuptable;
+	uint64		count = SPI_processed;
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
+												  "pg_clockwork job row",
+												  ALLOCSET_DEFAULT_SIZES);
+
+	for (uint64 i = 0; i < count; i++)
+	{
+		MemoryContext caller = MemoryContextSwitchTo(scratch);
+
+		show_row(table->vals[i], table->tupdesc, visit, arg);
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(scratch);
+	}
+	MemoryContextDelete(scratch);
+	SPI_freetuptable(table);
+}
+
+static void
+visit_some(const int64 *jobids, int count, JobVisitor visit, void *arg)
+{
+	static SPIPlanPtr plan = NULL;
+	Datum	   *elements = palloc(sizeof(Datum) * count);
+	Datum		values[1];
+
+	for (int i = 0; i < count; i++)
+		elements[i] = Int64GetDatum(jobids[i]);
+	values[0] = PointerGetDatum(construct_array(elements, count, INT8OID, sizeof(int64),
+												FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	if (plan == NULL)
+	{
+		Oid			types[1] = {INT8ARRAYOID};
+		SPIPlanPtr	prepared = SPI_prepare("SELECT " JOB_COLUMNS " FROM cron.job"
+										   " WHERE jobid OPERATOR(pg_catalog.=) ANY ($1)",
+										   1, types);
+
+		if (prepared == NULL || SPI_keepplan(prepared) != 0)
+			elog(ERROR, "could not prepare the query on cron.job: %s",
+				 SPI_result_code_string(SPI_result));
+		plan = prepared;
+	}
+	if (SPI_execute_plan(plan, values, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read cron.job");
+	show_rows(visit, arg);
+}
+
+static void
+visit_all(JobVisitor visit, void *arg)
+{
+	Portal		cursor = SPI_cursor_open_with_args(NULL, "SELECT " JOB_COLUMNS " FROM cron.job",
+												   0, NULL, NULL, NULL, true,
+												   CURSOR_OPT_NO_SCROLL);
+
+	for (;;)
+	{
+		SPI_cursor_fetch(cursor, true, FETCH_ROWS);
+		if (SPI_processed == 0)
+			break;
+		show_rows(visit, arg);
+		CHECK_FOR_INTERRUPTS();
+	}
+	SPI_freetuptable(SPI_tuptable);
+	SPI_cursor_close(cursor);
+}
+
+void
+clockwork_catalog_visit_jobs(const ExtensionObjects *objects,
+							 const int64 *jobids, int count,
+							 JobVisitor visit, void *arg)
+{
+	ExtensionSection section;
+
+	clockwork_extension_enter(&section, objects->owner);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (count < 0)
+		visit_all(visit, arg);
+	else
+		visit_some(jobids, count, visit, arg);
+	PopActiveSnapshot();
+	clockwork_extension_leave(&section);
+}
+
+/* For clockwork_catalog_find_job: keep a copy of the one row. */
+typedef struct FoundJob
+{
+	MemoryContext context;
+	JobDefinition *job;
+} FoundJob;
+
+static char *
+copy_text(const char *text)
+{
+	return text ? pstrdup(text) : NULL;
+}
+
+static void
+keep_job(const JobDefinition *shown, void *arg)
+{
+	FoundJob   *found = arg;
+	MemoryContext caller = MemoryContextSwitchTo(found->context);
+
+	found->job = palloc(sizeof(JobDefinition));
+	*found->job = *shown;
+	found->job->name = copy_text(shown->name);
+	found->job->schedule = copy_text(shown->schedule);
+	found->job->command = copy_text(shown->command);
+	found->job->database = copy_text(shown->database);
+	found->job->username = copy_text(shown->username);
+	found->job->timezone = copy_text(shown->timezone);
+	found->job->unsupported = copy_text(shown->unsupported);
+	MemoryContextSwitchTo(caller);
+}
+
+JobDefinition *
+clockwork_catalog_find_job(const ExtensionObjects *objects, int64 jobid)
+{
+	FoundJob	found = {CurrentMemoryContext, NULL};
+
+	clockwork_catalog_visit_jobs(objects, &jobid, 1, keep_job, &found);
+	return found.job;
+}
+
+/* Run one statement as the tables' owner; returns the first column of the
+ * first row if it gives one, else 0. */
+static int64
+execute_as_owner(const ExtensionObjects *objects, const char *sql, int expected,
+				 int nparameters, Oid *types, Datum *values, const char *nulls)
+{
+	ExtensionSection section;
+	int64		result = 0;
+	int			code;
+
+	clockwork_extension_enter(&section, objects->owner);
+	code = SPI_execute_with_args(sql, nparameters, types, values, nulls, false, 0);
+	if (code != expected)
+		elog(ERROR, "unexpected result of a statement on cron.job: %s",
+			 SPI_result_code_string(code));
+	if (SPI_tuptable && SPI_processed > 0)
+	{
+		bool		is_null;
+		Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+										  1, &is_null);
+
+		result = is_null ? 0 : DatumGetInt64(value);
+	}
+	clockwork_extension_leave(&section);
+	return result;
+}
+
+int64
+clockwork_catalog_find_named(const ExtensionObjects *objects,
+							 const char *name, const char *username)
+{
+	Oid			types[2] = {TEXTOID, TEXTOID};
+	Datum		values[2] = {CStringGetTextDatum(name), CStringGetTextDatum(username)};
+
+	return execute_as_owner(objects,
+							"SELECT jobid FROM cron.job"
+							" WHERE jobname OPERATOR(pg_catalog.=) $1"
+							" AND username OPERATOR(pg_catalog.=) $2",
+							SPI_OK_SELECT, 2, types, values, NULL);
+}
+
+int64
+clockwork_catalog_put_job(const ExtensionObjects *objects,
+						  const JobDefinition *job, const char *nodename)
+{
+	Oid			types[7] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, TEXTOID};
+	Datum		values[7];
+	char		nulls[] = "       ";
+
+	values[0] = CStringGetTextDatum(job->schedule);
+	values[1] = CStringGetTextDatum(job->command);
+	values[2] = CStringGetTextDatum(nodename);
+	values[3] = CStringGetTextDatum(job->database);
+	values[4] = CStringGetTextDatum(job->username);
+	values[5] = BoolGetDatum(job->active);
+	values[6] = job->name ? CStringGetTextDatum(job->name) : (Datum) 0;
+	if (job->name == NULL)
+		nulls[6] = 'n';
+
+	return execute_as_owner(objects,
+							"INSERT INTO cron.job"
+							" (schedule, command, nodename, nodeport, database, username, active, jobname)"
+							" VALUES ($1, $2, $3, pg_catalog.current_setting('port')::pg_catalog.int4,"
+							" $4, $5, $6, $7)"
+							" ON CONFLICT ON CONSTRAINT jobname_username_uniq DO UPDATE SET"
+							" schedule = EXCLUDED.schedule, command = EXCLUDED.command,"
+							" database = EXCLUDED.database"
+							" RETURNING jobid",
+							SPI_OK_INSERT_RETURNING, 7, types, values, nulls);
+}
+
+bool
+clockwork_catalog_change_job(const ExtensionObjects *objects,
+							 const JobDefinition *job, const JobChange *change)
+{
+	StringInfoData sql;
+	Oid			types[JOB_CHANGE_MAX + 2];
+	Datum		values[JOB_CHANGE_MAX + 2];
+	char		nulls[JOB_CHANGE_MAX + 2];
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "UPDATE cron.job SET ");
+	types[0] = INT8OID;
+	values[0] = Int64GetDatum(job->jobid);
+	nulls[0] = ' ';
+	for (int i = 0; i < change->count; i++)
+	{
+		const JobColumnChange *set = &change->columns[i];
+
+		types[i + 1] = TEXTOID;
+		values[i + 1] = set->value ? CStringGetTextDatum(set->value) : (Datum) 0;
+		nulls[i + 1] = set->value ? ' ' : 'n';
+		if (set->reset)
+			appendStringInfo(&sql, "%s%s = DEFAULT", i ? ", " : "", set->column);
+		else
+			appendStringInfo(&sql, "%s%s = $%d::%s", i ? ", " : "", set->column,
+							 i + 2, set->type);
+	}
+	types[change->count + 1] = TEXTOID;
+	values[change->count + 1] = CStringGetTextDatum(job->username);
+	nulls[change->count + 1] = ' ';
+	appendStringInfo(&sql, " WHERE jobid OPERATOR(pg_catalog.=) $1"
+					 " AND username OPERATOR(pg_catalog.=) $%d RETURNING 1::pg_catalog.int8",
+					 change->count + 2);
+	return execute_as_owner(objects, sql.data, SPI_OK_UPDATE_RETURNING,
+							change->count + 2, types, values, nulls) == 1;
+}
+
+bool
+clockwork_catalog_delete_job(const ExtensionObjects *objects, int64 jobid, const char *username)
+{
+	Oid			types[2] = {INT8OID, TEXTOID};
+	Datum		values[2] = {Int64GetDatum(jobid), CStringGetTextDatum(username)};
+
+	return execute_as_owner(objects,
+							"DELETE FROM cron.job WHERE jobid OPERATOR(pg_catalog.=) $1"
+							" AND username OPERATOR(pg_catalog.=) $2"
+							" RETURNING 1::pg_catalog.int8",
+							SPI_OK_DELETE_RETURNING, 2, types, values, NULL) == 1;
+}
+
+void
+clockwork_catalog_deactivate_job(int64 jobid)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(jobid)};
+
+	int			result;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	result = SPI_execute_with_args("UPDATE cron.job SET active = false"
+								   " WHERE jobid OPERATOR(pg_catalog.=) $1",
+								   1, types, values, NULL, false, 0);
+	PopActiveSnapshot();
+	if (result != SPI_OK_UPDATE)
+		elog(ERROR, "could not make job " INT64_FORMAT " inactive", jobid);
+}

@@ -1,0 +1,56 @@
+/*
+ * Reading and changing cron.job.
+ */
+#ifndef CLOCKWORK_CATALOG_H
+#define CLOCKWORK_CATALOG_H
+
+#include "extension.h"
+#include "job.h"
+
+typedef void (*JobVisitor) (const JobDefinition *job, void *arg);
+
+/*
+ * Visit the jobs with the given ids, or all jobs if `count` < 0, in a
+ * transaction of the caller's.  Ids without a row are passed over.  What the
+ * visitor is shown lives until it returns.
+ */
+extern void clockwork_catalog_visit_jobs(const ExtensionObjects *objects,
+										 const int64 *jobids, int count,
+										 JobVisitor visit, void *arg);
+
+/*
+ * The job with that id, allocated in the current memory context; NULL if
+ * there is none.  Row security does not apply: the caller checks.
+ */
+extern JobDefinition *clockwork_catalog_find_job(const ExtensionObjects *objects, int64 jobid);
+
+/* The id of a role's job of that name; 0 if there is none. */
+extern int64 clockwork_catalog_find_named(const ExtensionObjects *objects,
+										  const char *name, const char *username);
+
+/*
+ * Insert a job; or, if its role has one of that name, give that one the new
+ * schedule, command and database and nothing else.  Returns the jobid.
+ * Only these fields of the definition are used: name, schedule, command,
+ * database, username, active.
+ */
+extern int64 clockwork_catalog_put_job(const ExtensionObjects *objects,
+									   const JobDefinition *job, const char *nodename);
+
+/*
+ * Apply a change, which must not be empty, to a job; or delete it.  False if
+ * it is no longer there, or no longer that role's: what the caller checked has
+ * changed meanwhile.
+ */
+extern bool clockwork_catalog_change_job(const ExtensionObjects *objects,
+										 const JobDefinition *job, const JobChange *change);
+extern bool clockwork_catalog_delete_job(const ExtensionObjects *objects, int64 jobid,
+										 const char *username);
+
+/*
+ * A job with an @at schedule has had its run: make it inactive.  Called
+ * inside an extension section of the caller's.
+ */
+extern void clockwork_catalog_deactivate_job(int64 jobid);
+
+#endif							/* CLOCKWORK_CATALOG_H */

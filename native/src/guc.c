@@ -1,0 +1,175 @@
+/*
+ * The settings, cron.*: definitions and checks.
+ *
+ * Names, types, ranges and contexts are those of pg_cron (see
+ * docs/compatibility.md); like there, all of them are visible to superusers
+ * and members of pg_read_all_settings only.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "guc.h"
+
+#include "miscadmin.h"
+#include "pgtime.h"
+#include "utils/guc.h"
+
+char	   *cron_database_name = NULL;
+bool		cron_log_statement = true;
+bool		cron_log_run = true;
+bool		cron_enable_superuser_jobs = true;
+char	   *cron_host = NULL;
+bool		cron_launch_active_jobs = true;
+int			cron_max_running_jobs = 32;
+int			cron_log_min_messages = WARNING;
+char	   *cron_timezone = NULL;
+bool		cron_match_dom_and_dow = false;
+
+static bool cron_use_background_workers = false;
+
+/* The levels of log_min_messages, by the names that setting has. */
+static const struct config_enum_entry message_levels[] = {
+	{"debug5", DEBUG5, false},
+	{"debug4", DEBUG4, false},
+	{"debug3", DEBUG3, false},
+	{"debug2", DEBUG2, false},
+	{"debug1", DEBUG1, false},
+	{"debug", DEBUG2, true},
+	{"info", INFO, false},
+	{"notice", NOTICE, false},
+	{"warning", WARNING, false},
+	{"error", ERROR, false},
+	{"log", LOG, false},
+	{"fatal", FATAL, false},
+	{"panic", PANIC, false},
+	{NULL, 0, false}
+};
+
+static bool
+check_timezone(char **newval, void **extra, GucSource source)
+{
+	pg_tz	   *zone = pg_tzset(*newval);
+
+	if (zone == NULL)
+	{
+		GUC_check_errdetail("Time zone \"%s\" is not recognized.", *newval);
+		return false;
+	}
+	if (!pg_tz_acceptable(zone))
+	{
+		GUC_check_errdetail("Time zone \"%s\" uses leap seconds, which are not supported.",
+							*newval);
+		return false;
+	}
+	return true;
+}
+
+const char *
+clockwork_guc_log_min_messages(void)
+{
+	for (const struct config_enum_entry *entry = message_levels; entry->name; entry++)
+		if (entry->val == cron_log_min_messages)
+			return entry->name;
+	return "warning";
+}
+
+int
+clockwork_guc_slots(void)
+{
+	return Max(cron_max_running_jobs, 1);
+}
+
+void
+clockwork_guc_define(void)
+{
+	int			most;
+
+	DefineCustomStringVariable("cron.database_name",
+							   "Database in which pg_clockwork metadata is kept.",
+							   NULL,
+							   &cron_database_name, "postgres",
+							   PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("cron.log_statement",
+							 "Log all cron statements prior to execution.",
+							 NULL,
+							 &cron_log_statement, true,
+							 PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
+							 NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("cron.log_run",
+							 "Log all jobs runs into the job_run_details table",
+							 NULL,
+							 &cron_log_run, true,
+							 PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
+							 NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("cron.enable_superuser_jobs",
+							 "Allow jobs to be scheduled as superuser",
+							 "When off, such jobs are neither accepted nor run.",
+							 &cron_enable_superuser_jobs, true,
+							 PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
+							 NULL, NULL, NULL);
+
+	DefineCustomStringVariable("cron.host",
+							   "Hostname to connect to postgres.",
+							   "This setting has no effect: jobs always run in background workers. "
+							   "It is stored as the nodename of new jobs.",
+							   &cron_host, "localhost",
+							   PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("cron.use_background_workers",
+							 "Use background workers instead of client sessions.",
+							 "This setting has no effect on how jobs run: they always run in background workers. "
+							 "It only chooses the default and the range of cron.max_running_jobs.",
+							 &cron_use_background_workers, false,
+							 PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
+							 NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("cron.launch_active_jobs",
+							 "Launch jobs that are defined as active.",
+							 "When off, no run starts; runs that go on are left alone.",
+							 &cron_launch_active_jobs, true,
+							 PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							 NULL, NULL, NULL);
+
+	/*
+	 * The range follows pg_cron's, which depends on the setting just read, so
+	 * that a configuration that pg_cron accepts is accepted here.  Runs beyond
+	 * the free background worker slots of the server wait for one.
+	 */
+	most = cron_use_background_workers ? Max(max_worker_processes - 1, 1) : MaxConnections;
+	DefineCustomIntVariable("cron.max_running_jobs",
+							"Maximum number of jobs that can run concurrently.",
+							"A job needs a background worker: see max_worker_processes. 0 means 1.",
+							&cron_max_running_jobs,
+							cron_use_background_workers ? Min(5, most) : Min(32, most),
+							0, most,
+							PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
+							NULL, NULL, NULL);
+
+	DefineCustomEnumVariable("cron.log_min_messages",
+							 "log_min_messages for the launcher bgworker.",
+							 NULL,
+							 &cron_log_min_messages, WARNING, message_levels,
+							 PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							 NULL, NULL, NULL);
+
+	DefineCustomStringVariable("cron.timezone",
+							   "Specify timezone used for cron schedule.",
+							   "Jobs with a timezone of their own use that instead.",
+							   &cron_timezone, "GMT",
+							   PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
+							   check_timezone, NULL, NULL);
+
+	DefineCustomBoolVariable("cron.match_dom_and_dow",
+							 "Requires a day to match both the day-of-month and day-of-week fields.",
+							 NULL,
+							 &cron_match_dom_and_dow, false,
+							 PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							 NULL, NULL, NULL);
+
+	MarkGUCPrefixReserved("cron");
+}

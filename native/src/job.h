@@ -1,0 +1,67 @@
+/*
+ * A job's definition, as it stands in its row of cron.job, and changes to it.
+ */
+#ifndef CLOCKWORK_JOB_H
+#define CLOCKWORK_JOB_H
+
+#include "datatype/timestamp.h"
+
+typedef struct JobDefinition
+{
+	int64		jobid;
+	const char *name;			/* NULL if unnamed */
+	const char *schedule;
+	const char *command;
+	const char *database;
+	const char *username;
+	const char *timezone;		/* NULL: cron.timezone */
+	bool		active;
+	int32		priority;
+	TimestampTz anchor;			/* where an interval's series begins */
+	TimestampTz active_since;	/* no due times before this */
+	const char *unsupported;	/* an option set to what is not supported yet,
+								 * or NULL */
+} JobDefinition;
+
+/*
+ * A change to a job: which columns get which values.  Values are texts in the
+ * form their type's input function takes.
+ */
+#define JOB_CHANGE_MAX 24
+
+typedef struct JobColumnChange
+{
+	const char *column;			/* a constant, never a user's text */
+	const char *type;			/* likewise; qualified */
+	const char *value;			/* NULL: set to NULL */
+	bool		reset;			/* set to the column's default instead */
+} JobColumnChange;
+
+typedef struct JobChange
+{
+	int			count;
+	JobColumnChange columns[JOB_CHANGE_MAX];
+} JobChange;
+
+static inline void
+job_change_set(JobChange *change, const char *column, const char *type, const char *value)
+{
+	JobColumnChange *set = &change->columns[change->count++];
+
+	set->column = column;
+	set->type = type;
+	set->value = value;
+	set->reset = false;
+}
+
+/* The value a change gives a column; NULL if it leaves the column alone. */
+static inline const char *
+job_change_value(const JobChange *change, const char *column)
+{
+	for (int i = 0; i < change->count; i++)
+		if (strcmp(change->columns[i].column, column) == 0)
+			return change->columns[i].value;
+	return NULL;
+}
+
+#endif							/* CLOCKWORK_JOB_H */

@@ -1,0 +1,326 @@
+/*
+ * The jobs as the launcher knows them.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "job_list.h"
+#include "zone.h"
+
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+static MemoryContext job_context = NULL;
+static HTAB *jobs = NULL;
+static DueHeap due_jobs;
+static uint32 current_mark = 0;
+
+static void *
+resize_heap(void *old, size_t bytes)
+{
+	if (old == NULL)
+		return MemoryContextAllocHuge(job_context, bytes);
+	return repalloc_huge(old, bytes);
+}
+
+void
+clockwork_job_list_init(void)
+{
+	HASHCTL		control;
+
+	Assert(job_context == NULL);
+	job_context = AllocSetContextCreate(TopMemoryContext, "pg_clockwork jobs",
+										ALLOCSET_DEFAULT_SIZES);
+	control.keysize = sizeof(int64);
+	control.entrysize = sizeof(Job);
+	control.hcxt = job_context;
+	jobs = hash_create("pg_clockwork jobs", 128, &control,
+					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	clockwork_due_heap_init(&due_jobs, resize_heap);
+}
+
+Job *
+clockwork_job_list_find(int64 jobid)
+{
+	return hash_search(jobs, &jobid, HASH_FIND, NULL);
+}
+
+long
+clockwork_job_list_count(void)
+{
+	return hash_get_num_entries(jobs);
+}
+
+static bool
+same_text(const char *a, const char *b)
+{
+	if (a == NULL || b == NULL)
+		return a == b;
+	return strcmp(a, b) == 0;
+}
+
+static Size
+text_size(const char *text)
+{
+	return text ? strlen(text) + 1 : 0;
+}
+
+static const char *
+put_text(char **place, const char *text)
+{
+	char	   *copy = *place;
+
+	if (text == NULL)
+		return NULL;
+	strcpy(copy, text);
+	*place += strlen(text) + 1;
+	return copy;
+}
+
+/* Copy a definition with its texts into the job's own memory. */
+static void
+copy_definition(Job *job, const JobDefinition *definition)
+{
+	JobDefinition *own = &job->definition;
+	char	   *old_texts = job->texts;
+	char	   *place;
+
+	place = MemoryContextAllocHuge(job_context,
+								   text_size(definition->name) +
+								   text_size(definition->schedule) +
+								   text_size(definition->command) +
+								   text_size(definition->database) +
+								   text_size(definition->username) +
+								   text_size(definition->timezone) +
+								   text_size(definition->unsupported) + 1);
+	job->texts = place;
+	*own = *definition;
+	own->name = put_text(&place, definition->name);
+	own->schedule = put_text(&place, definition->schedule);
+	own->command = put_text(&place, definition->command);
+	own->database = put_text(&place, definition->database);
+	own->username = put_text(&place, definition->username);
+	own->timezone = put_text(&place, definition->timezone);
+	own->unsupported = put_text(&place, definition->unsupported);
+	if (old_texts)
+		pfree(old_texts);
+}
+
+static void
+set_problem(Job *job, const char *problem, const char *detail)
+{
+	if (same_text(job->problem, problem) && same_text(job->problem_detail, detail))
+		return;
+	if (job->problem)
+		pfree(job->problem);
+	if (job->problem_detail)
+		pfree(job->problem_detail);
+	job->problem = problem ? MemoryContextStrdup(job_context, problem) : NULL;
+	job->problem_detail = detail && detail[0] ? MemoryContextStrdup(job_context, detail) : NULL;
+	job->problem_reported = false;
+}
+
+/* Parse what the definition says; what is wrong with it becomes its problem. */
+static void
+understand(Job *job)
+{
+	const JobDefinition *definition = &job->definition;
+	ScheduleReport report;
+
+	if (!clockwork_schedule_parse(definition->schedule, strlen(definition->schedule),
+								  definition->name,
+								  definition->name ? strlen(definition->name) : 0,
+								  &job->schedule, &report))
+	{
+		char	   *problem = psprintf("invalid schedule: %s", definition->schedule);
+
+		set_problem(job, problem, report.detail);
+		pfree(problem);
+		return;
+	}
+	job->zone = clockwork_zone_find(definition->timezone);
+	if (job->zone == NULL)
+	{
+		char	   *problem = psprintf("time zone \"%s\" not recognized", definition->timezone);
+
+		set_problem(job, problem, NULL);
+		pfree(problem);
+		return;
+	}
+	if (definition->unsupported)
+	{
+		char	   *problem = psprintf("option \"%s\" is not supported yet",
+									   definition->unsupported);
+
+		set_problem(job, problem, "Only its default can be used in this version.");
+		pfree(problem);
+		return;
+	}
+	set_problem(job, NULL, NULL);
+}
+
+static TimestampTz
+next_due(Job *job, TimestampTz after)
+{
+	ScheduleZone zone = clockwork_zone_callbacks(job->zone);
+
+	return clockwork_zone_timestamp(clockwork_schedule_next(&job->schedule, &zone,
+															cron_match_dom_and_dow,
+															clockwork_zone_instant(job->anchor),
+															clockwork_zone_instant(after)));
+}
+
+TimestampTz
+clockwork_job_list_advance(Job *job, TimestampTz after)
+{
+	TimestampTz due = DT_NOEND;
+
+	if (job->definition.active && job->problem == NULL)
+		due = next_due(job, after);
+	if (due == DT_NOEND)
+		clockwork_due_heap_remove(&due_jobs, &job->due);
+	else
+		clockwork_due_heap_set(&due_jobs, &job->due, due, job->jobid);
+	return due;
+}
+
+Job *
+clockwork_job_list_put(const JobDefinition *definition, TimestampTz from)
+{
+	bool		found;
+	bool		reschedule = true;
+	Job		   *job = hash_search(jobs, &definition->jobid, HASH_ENTER, &found);
+
+	if (found)
+	{
+		const JobDefinition *old = &job->definition;
+
+		reschedule = !same_text(old->schedule, definition->schedule) ||
+			!same_text(old->name, definition->name) ||	/* "H" depends on it */
+			!same_text(old->timezone, definition->timezone) ||
+			!same_text(old->unsupported, definition->unsupported) ||
+			old->anchor != definition->anchor ||
+			old->active != definition->active;
+	}
+	else
+		memset((char *) job + sizeof(job->jobid), 0, sizeof(Job) - sizeof(job->jobid));
+
+	copy_definition(job, definition);
+	job->mark = current_mark;
+	if (reschedule)
+	{
+		job->anchor = definition->anchor;
+		understand(job);
+		clockwork_job_list_advance(job, Max(from, definition->active_since));
+	}
+	return job;
+}
+
+void
+clockwork_job_list_remove(Job *job)
+{
+	int64		jobid = job->jobid;
+
+	Assert(job->current == NULL && job->waiting == NULL);
+	clockwork_due_heap_remove(&due_jobs, &job->due);
+	set_problem(job, NULL, NULL);
+	if (job->texts)
+		pfree(job->texts);
+	hash_search(jobs, &jobid, HASH_REMOVE, NULL);
+}
+
+void
+clockwork_job_list_begin_load(void)
+{
+	current_mark++;
+}
+
+bool
+clockwork_job_list_seen(const Job *job)
+{
+	return job->mark == current_mark;
+}
+
+void
+clockwork_job_list_sweep(void (*gone) (Job *job))
+{
+	HASH_SEQ_STATUS status;
+	Job		   *job;
+
+	/* dynahash lets a scan delete the entry it has just returned. */
+	hash_seq_init(&status, jobs);
+	while ((job = hash_seq_search(&status)) != NULL)
+		if (job->mark != current_mark)
+			gone(job);
+}
+
+void
+clockwork_job_list_visit(void (*visit) (Job *job, void *arg), void *arg)
+{
+	HASH_SEQ_STATUS status;
+	Job		   *job;
+
+	hash_seq_init(&status, jobs);
+	while ((job = hash_seq_search(&status)) != NULL)
+		visit(job, arg);
+}
+
+static Job *
+job_of_entry(DueEntry *entry)
+{
+	return (Job *) ((char *) entry - offsetof(Job, due));
+}
+
+Job *
+clockwork_job_list_first_due(TimestampTz now)
+{
+	DueEntry   *entry = clockwork_due_heap_first(&due_jobs);
+
+	return entry && entry->key <= now ? job_of_entry(entry) : NULL;
+}
+
+TimestampTz
+clockwork_job_list_next_due(void)
+{
+	DueEntry   *entry = clockwork_due_heap_first(&due_jobs);
+
+	return entry ? (TimestampTz) entry->key : DT_NOEND;
+}
+
+TimestampTz
+clockwork_job_due(const Job *job)
+{
+	return (TimestampTz) job->due.key;
+}
+
+static void
+recompute_one(Job *job, void *from)
+{
+	clockwork_job_list_advance(job, *(TimestampTz *) from);
+}
+
+void
+clockwork_job_list_recompute(TimestampTz from)
+{
+	clockwork_job_list_visit(recompute_one, &from);
+}
+
+static void
+shift_one(Job *job, void *step)
+{
+	int64		shift = *(int64 *) step;
+
+	if (job->problem || job->schedule.kind != SCHEDULE_INTERVAL)
+		return;
+	job->anchor += shift;
+	if (job->due.place != 0)
+		clockwork_due_heap_set(&due_jobs, &job->due, job->due.key + shift, job->jobid);
+}
+
+void
+clockwork_job_list_shift_intervals(int64 step)
+{
+	clockwork_job_list_visit(shift_one, &step);
+}

@@ -1,0 +1,84 @@
+/*
+ * The jobs as the launcher knows them: definitions with their schedules
+ * parsed, and a heap of when each is due next.
+ *
+ * Everything here is the launcher's private memory, rebuilt from cron.job
+ * whenever it starts.  A definition that cannot run is kept too, with the
+ * reason, so that it can be reported once and never stops the others.
+ */
+#ifndef CLOCKWORK_JOB_LIST_H
+#define CLOCKWORK_JOB_LIST_H
+
+#include "clock.h"
+#include "core/due_heap.h"
+#include "core/schedule.h"
+#include "job.h"
+#include "pgtime.h"
+
+struct Run;						/* the launcher's */
+
+typedef struct Job
+{
+	int64		jobid;			/* hash key, must be first */
+	DueEntry	due;			/* in the due heap; its key is a TimestampTz */
+	JobDefinition definition;	/* its texts are in `texts` */
+	char	   *texts;			/* one allocation */
+	Schedule	schedule;		/* valid if problem is NULL */
+	pg_tz	   *zone;
+	TimestampTz anchor;			/* definition.anchor, moved along when the wall
+								 * clock is set */
+	char	   *problem;		/* why it cannot run; NULL if it can */
+	char	   *problem_detail;
+	bool		problem_reported;
+	uint32		mark;			/* the last full load that saw its row */
+
+	/* Owned by the launcher; NULL when there is none. */
+	struct Run *current;		/* the run that is ready, starting or going on */
+	struct Run *waiting;		/* the one that starts when `current` has ended */
+} Job;
+
+extern void clockwork_job_list_init(void);
+
+extern Job *clockwork_job_list_find(int64 jobid);
+extern long clockwork_job_list_count(void);
+
+/*
+ * Take over a definition as read from its row.  A job that is new, or whose
+ * schedule, zone or anchor changed or that became active, is next due after
+ * `from`, and not before it was made active; any other keeps its next due
+ * time.
+ */
+extern Job *clockwork_job_list_put(const JobDefinition *definition, TimestampTz from);
+
+/* Forget a job.  Its runs must not refer to it any more. */
+extern void clockwork_job_list_remove(Job *job);
+
+/* Full load: begin, put every row, then visit the jobs that no row stood for. */
+extern void clockwork_job_list_begin_load(void);
+extern void clockwork_job_list_sweep(void (*gone) (Job *job));
+
+/* Was the job put since the last begin_load? */
+extern bool clockwork_job_list_seen(const Job *job);
+
+/* Visit all jobs; the visitor may not remove any. */
+extern void clockwork_job_list_visit(void (*visit) (Job *job, void *arg), void *arg);
+
+/* The job that is due first, if it is due by `now`; NULL otherwise. */
+extern Job *clockwork_job_list_first_due(TimestampTz now);
+
+/* When the first job is due; DT_NOEND if none ever is. */
+extern TimestampTz clockwork_job_list_next_due(void);
+
+/* The due time of a job that first_due returned. */
+extern TimestampTz clockwork_job_due(const Job *job);
+
+/* Move a job to its first due time after `after`; returns it or DT_NOEND. */
+extern TimestampTz clockwork_job_list_advance(Job *job, TimestampTz after);
+
+/* Compute every job's next due time afresh (a setting changed). */
+extern void clockwork_job_list_recompute(TimestampTz from);
+
+/* The wall clock was set by `step`: elapsed-time schedules move along. */
+extern void clockwork_job_list_shift_intervals(int64 step);
+
+#endif							/* CLOCKWORK_JOB_LIST_H */

@@ -1,0 +1,368 @@
+/*
+ * Keeping the launcher's jobs in step with cron.job.
+ *
+ * Committed changes arrive as ids and are read one by one; whatever could be
+ * missed (a TRUNCATE, too many ids, a transaction prepared and committed
+ * elsewhere, the extension coming and going) arrives as an invalidation, and
+ * everything is read.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "catalog.h"
+#include "extension.h"
+#include "guc.h"
+#include "job_sync.h"
+#include "run_list.h"
+#include "session.h"
+
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+static bool is_loaded = false;	/* jobs and open records are known */
+static bool has_synced = false; /* has this process looked for them at all? */
+static TimestampTz started_at;	/* when this process began */
+static TimestampTz load_from;	/* in a first load, due times after this count */
+
+/* The job's row is gone, or the extension is. */
+static void
+drop_job(Job *job)
+{
+	clockwork_run_abandon_all(job, "unscheduled", "the job was unscheduled");
+	if (job->current)
+	{
+		/* It goes on to its end. */
+		job->current->job = NULL;
+		job->current = NULL;
+	}
+	clockwork_job_list_remove(job);
+}
+
+/* Runs of a job that is no longer to run do not start. */
+static void
+settle_inactive(Job *job)
+{
+	if (!job->definition.active || job->problem)
+		clockwork_run_abandon_all(job, "inactive", "the job was made inactive");
+}
+
+static void
+put_job(const JobDefinition *definition, void *arg)
+{
+	Job		   *job = clockwork_job_list_put(definition, *(TimestampTz *) arg);
+
+	settle_inactive(job);
+	if (job->problem && !job->problem_reported)
+		launcher.problems_pending = true;
+	if (job->current && job->current->rank.place != 0)
+		clockwork_run_make_ready(job->current);	/* its priority may have changed */
+}
+
+static void
+load_all_jobs(const ExtensionObjects *objects)
+{
+	/* What this process was there to see come has no past. */
+	TimestampTz from = has_synced ? launcher.now.wall : load_from;
+
+	clockwork_job_list_begin_load();
+	clockwork_catalog_visit_jobs(objects, NULL, -1, put_job, &from);
+	clockwork_job_list_sweep(drop_job);
+}
+
+static void
+load_changed_jobs(const ExtensionObjects *objects, const int64 *jobids, int count)
+{
+	TimestampTz from = launcher.now.wall;
+
+	clockwork_job_list_begin_load();
+	clockwork_catalog_visit_jobs(objects, jobids, count, put_job, &from);
+	for (int i = 0; i < count; i++)
+	{
+		Job		   *job = clockwork_job_list_find(jobids[i]);
+
+		if (job && !clockwork_job_list_seen(job))
+			drop_job(job);
+	}
+}
+
+/* Jobs that run once per server start are due now, if they were there then. */
+static void
+start_reboot_job(Job *job, void *arg)
+{
+	if (job->problem || !job->definition.active || job->current ||
+		job->schedule.kind != SCHEDULE_REBOOT || !cron_launch_active_jobs ||
+		job->definition.active_since > started_at)
+		return;
+	job->current = clockwork_run_create(job, launcher.now.wall, 1, "schedule");
+	clockwork_run_make_ready(job->current);
+}
+
+/* Take up a run that a former launcher queued and no worker has seen. */
+static void
+requeue(const OpenRecord *record)
+{
+	Job		   *job = clockwork_job_list_find(record->jobid);
+	Run		   *run;
+
+	if (job == NULL || job->waiting || job->problem || !job->definition.active)
+		return;
+	if (job->current && job->current->runid == record->runid)
+		return;					/* a load that failed took it up */
+	run = clockwork_run_create(job, record->due_time, record->attempt, record->trigger);
+	run->runid = record->runid;
+	if (job->current)
+		job->waiting = run;
+	else
+	{
+		job->current = run;
+		clockwork_run_make_ready(run);
+	}
+}
+
+static void
+add_live(int64 *live, int *count, const Run *run)
+{
+	if (run && run->runid != 0)
+		live[(*count)++] = run->runid;
+}
+
+typedef struct LiveRuns
+{
+	int64	   *runids;
+	int			count;
+} LiveRuns;
+
+static void
+add_live_job(Job *job, void *arg)
+{
+	LiveRuns   *live = arg;
+
+	add_live(live->runids, &live->count, job->current);
+	add_live(live->runids, &live->count, job->waiting);
+}
+
+/* Had a former launcher just committed the beginning of this run? */
+static bool
+was_claimed(int64 runid)
+{
+	for (int i = 0; i < launcher.nclaimed; i++)
+		if (launcher.claimed[i] == runid)
+			return true;
+	return false;
+}
+
+/*
+ * Deal with the records that a former launcher left open: runs that only
+ * waited are taken up again if only the launcher was replaced, everything else
+ * that has no live run is closed.
+ */
+static void
+recover_records(void)
+{
+	LiveRuns	live;
+	uint64		closed;
+
+	if (launcher.panel->recovered && !has_synced)
+	{
+		int			count;
+		OpenRecord *records = clockwork_run_log_open_records(&count);
+
+		for (int i = 0; i < count; i++)
+		{
+			bool		is_live = false;
+
+			for (int s = 0; s < launcher.panel->nslots; s++)
+				if (launcher.slot_runs[s] && launcher.slot_runs[s]->runid == records[i].runid)
+					is_live = true;
+			/* One that is starting may have run, unless it never got a worker. */
+			if (!is_live && (!records[i].is_starting || was_claimed(records[i].runid)))
+				requeue(&records[i]);
+		}
+	}
+
+	live.count = 0;
+	live.runids = palloc(sizeof(int64) * (clockwork_job_list_count() * 2 + launcher.panel->nslots + 1));
+	clockwork_job_list_visit(add_live_job, &live);
+	for (int s = 0; s < launcher.panel->nslots; s++)
+		if (launcher.slot_runs[s] && launcher.slot_runs[s]->job == NULL)
+			add_live(live.runids, &live.count, launcher.slot_runs[s]);
+	closed = clockwork_run_log_close_orphans(live.runids, live.count, "server restarted");
+	if (closed > 0)
+		ereport(LOG,
+				(errmsg("pg_clockwork closed " UINT64_FORMAT " run records left open by a former launcher",
+						closed)));
+}
+
+/*
+ * Runs in slots belong to the jobs just loaded.  A run that has ended may
+ * stand beside one that goes on, if its process lingers: only the latter is
+ * the job's current one.
+ */
+static void
+reunite_slots(void)
+{
+	for (int ended = 0; ended <= 1; ended++)
+		for (int i = 0; i < launcher.panel->nslots; i++)
+		{
+			Run		   *run = launcher.slot_runs[i];
+			Job		   *job;
+
+			if (run == NULL || run->job || run->ended ||
+				(slot_state(clockwork_shmem_slot(i)) == SLOT_ENDED) != ended)
+				continue;
+			job = clockwork_job_list_find(run->jobid);
+			if (job && job->current == NULL)
+			{
+				run->job = job;
+				job->current = run;
+			}
+		}
+}
+
+/*
+ * Another cron.job than before, or none: what is known belongs to tables that
+ * are gone.  Runs that go on are left alone, and leave no record.
+ */
+static void
+forget_everything(void)
+{
+	dlist_mutable_iter iter;
+
+	clockwork_job_list_begin_load();
+	clockwork_job_list_sweep(drop_job);
+	dlist_foreach_modify(iter, &launcher.skips)
+		clockwork_run_free_skip(dlist_container(Skip, node, iter.cur));
+	dlist_foreach_modify(iter, &launcher.late_endings)
+		clockwork_run_free_late(dlist_container(Late, node, iter.cur));
+	dlist_foreach_modify(iter, &launcher.retirees)
+		clockwork_run_free_retiree(dlist_container(Retiree, node, iter.cur));
+	for (int i = 0; i < launcher.panel->nslots; i++)
+	{
+		if (launcher.slot_runs[i] == NULL)
+			continue;
+		launcher.slot_runs[i]->runid = 0;
+		launcher.slot_runs[i]->jobid = 0;
+		clockwork_shmem_slot(i)->runid = 0;
+		clockwork_shmem_slot(i)->jobid = 0;
+	}
+}
+
+/*
+ * The first load of this process.  If no launcher of this server has got this
+ * far, what fell due since the newest record was missed.
+ */
+static void
+prepare_first_load(const ExtensionObjects *objects)
+{
+	ExtensionSection section;
+	TimestampTz newest;
+
+	if (launcher.panel->recovered || has_synced)
+		return;
+	clockwork_extension_enter(&section, objects->owner);
+	newest = clockwork_run_log_newest_due_time();
+	clockwork_extension_leave(&section);
+	if (launcher.missed_until == 0)
+		launcher.missed_until = launcher.now.wall;
+	if (newest != 0)
+		load_from = Min(newest, launcher.now.wall);
+}
+
+static void
+load(const ExtensionObjects *objects)
+{
+	ExtensionSection section;
+
+	if (!is_loaded)
+		prepare_first_load(objects);
+	load_all_jobs(objects);
+	reunite_slots();
+	if (!is_loaded)
+	{
+		clockwork_extension_enter(&section, objects->owner);
+		recover_records();
+		clockwork_extension_leave(&section);
+	}
+}
+
+/* The first load is committed: jobs that run at the server's start are due. */
+static void
+finish_first_load(void)
+{
+	is_loaded = true;
+	if (!launcher.panel->recovered)
+		clockwork_job_list_visit(start_reboot_job, NULL);
+	launcher.panel->recovered = true;
+}
+
+void
+clockwork_job_sync(void)
+{
+	int64	   *changes = MemoryContextAlloc(launcher.pass_context, sizeof(int64) * CLOCKWORK_MAX_CHANGES);
+	int			count = clockwork_shmem_take_changes(changes);
+	ExtensionObjects objects;
+	bool		full;
+
+	if (count == 0 && !launcher.must_load)
+		return;
+
+	full = launcher.must_load || count < 0 || !is_loaded;
+	clockwork_session_begin();
+
+	/*
+	 * Cleared before anything is read: what is invalidated from here on is
+	 * loaded again.  An error sets it again too.
+	 */
+	launcher.must_load = false;
+	if (!clockwork_extension_find(&objects) ||
+		(OidIsValid(launcher.job_table) && objects.job != launcher.job_table))
+	{
+		forget_everything();
+		is_loaded = false;
+		full = true;
+	}
+	launcher.job_table = objects.job;
+	launcher.panel->job_table = objects.job;
+	if (OidIsValid(launcher.job_table) && full)
+		load(&objects);
+	else if (OidIsValid(launcher.job_table))
+		load_changed_jobs(&objects, changes, count);
+	clockwork_session_commit();
+
+	if (OidIsValid(launcher.job_table) && !is_loaded)
+		finish_first_load();
+	has_synced = true;
+}
+
+static void
+forget_extension(Datum arg, Oid relation)
+{
+	/*
+	 * May be called anywhere: no catalog access here.  Without the extension,
+	 * any relation may be the new cron.job.
+	 */
+	if (!OidIsValid(relation) || !OidIsValid(launcher.job_table) || relation == launcher.job_table)
+		launcher.must_load = true;
+}
+
+bool
+clockwork_job_sync_is_loaded(void)
+{
+	return is_loaded;
+}
+
+void
+clockwork_job_sync_init(void)
+{
+	ControlPanel *panel = launcher.panel;
+
+	clockwork_job_list_init();
+	started_at = launcher.now.wall;
+	launcher.job_table = panel->job_table;
+	launcher.must_load = true;
+
+	/* What fell due while there was no launcher counts, if the server was up. */
+	load_from = panel->cursor != 0 ? Min(panel->cursor, started_at) : started_at;
+	CacheRegisterRelcacheCallback(forget_extension, (Datum) 0);
+}

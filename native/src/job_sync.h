@@ -1,0 +1,20 @@
+/*
+ * Keeping the launcher's jobs in step with cron.job.
+ */
+#ifndef CLOCKWORK_JOB_SYNC_H
+#define CLOCKWORK_JOB_SYNC_H
+
+/* Prepare; call once, before the first sync. */
+extern void clockwork_job_sync_init(void);
+
+/*
+ * Read the jobs that changed since the last call, or all of them; the first
+ * time also deal with what a former launcher left.  Costs nothing if nothing
+ * changed.  Raises errors: then everything is read again the next time.
+ */
+extern void clockwork_job_sync(void);
+
+/* Are the jobs known, and what a former launcher left dealt with? */
+extern bool clockwork_job_sync_is_loaded(void);
+
+#endif							/* CLOCKWORK_JOB_SYNC_H */

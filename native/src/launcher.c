@@ -1,0 +1,522 @@
+/*
+ * The launcher: the process that decides what runs, and when.
+ *
+ * A due time, a committed change, a worker's end and a reload can all wake
+ * it.  Each only sets the latch; every pass looks at the state rather than at
+ * the reason, so wake-ups that are lost or merged cost nothing.  A pass is a
+ * handful of verbs:
+ *
+ *	 reap		look at the slots: who never came, who has gone (run_list.c)
+ *	 sync		read the jobs that changed (job_sync.c)
+ *	 collect	turn due times into runs
+ *	 write		what ended and what begins: one transaction (bookkeeping.c)
+ *	 launch		ask for workers, now that their beginning is on disk
+ *
+ * The launcher holds no lock, snapshot or transaction while it sleeps.  It
+ * survives every error of one job, one row, one missing role or database;
+ * FATAL errors (termination, its database dropped) end it, and the postmaster
+ * starts the next one, which adopts the runs that go on.
+ *
+ * Known weakness: while somebody holds a conflicting lock on
+ * cron.job_run_details, nothing begins, because a run may not begin before
+ * its record is committed.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "bookkeeping.h"
+#include "clock.h"
+#include "guc.h"
+#include "job_list.h"
+#include "job_sync.h"
+#include "launcher.h"
+#include "run_list.h"
+#include "session.h"
+#include "shmem.h"
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* The longest sleep: a wall clock that was set is noticed within it. */
+#define MAX_SLEEP_MS 30000
+
+/* Due times older than this, when noticed, were missed and not merely late. */
+#define MISSED_AFTER_USEC (60 * USECS_PER_SEC)
+
+/* So many missed due times of a job are counted; more are "more". */
+#define MISSED_COUNT_MAX 1000
+
+static bool worker_shortage = false;	/* no background worker slot was free */
+static int64 sync_at = 0;		/* monotonic; no sync before it, after an error */
+static int64 pause_until = 0;	/* monotonic; no pass before it, after an error */
+
+/* ---- collect: due times become runs ---- */
+
+/*
+ * Due times so old that they were missed: the launcher was not there, or the
+ * clock was set forward.  They share one record, which stands at the latest of
+ * them and counts the others, up to a bound.
+ */
+static void
+collect_missed(Job *job, TimestampTz first, TimestampTz horizon)
+{
+	TimestampTz latest = first;
+	TimestampTz due = first;
+	int			others = -1;
+
+	while (due != DT_NOEND && due <= horizon && others < MISSED_COUNT_MAX)
+	{
+		latest = due;
+		others++;
+		due = clockwork_job_list_advance(job, due);
+	}
+	if (due <= horizon)
+		clockwork_job_list_advance(job, horizon);	/* too many to count */
+
+	clockwork_run_skip_due_time(job, latest, 0, "missed",
+								others == 0 ? "the launcher was not there to run it" :
+								psprintf("the launcher was not there to run it, "
+										 "nor %s%d due times before it, from %s on",
+										 others < MISSED_COUNT_MAX ? "" : "more than ",
+										 others, timestamptz_to_str(first)));
+}
+
+/* The rule of "queue": at most one run of a job waits to start. */
+static void
+collect_due_time(Job *job, TimestampTz due)
+{
+	Run		   *run;
+
+	if (job->waiting || (job->current && job->current->slot < 0))
+	{
+		clockwork_run_skip_due_time(job, due, 0, "overlap",
+									"an earlier run of the job was still waiting to start");
+		return;
+	}
+	run = clockwork_run_create(job, due, 1, "schedule");
+	if (job->current)
+	{
+		job->waiting = run;
+		clockwork_run_must_record(run);
+	}
+	else
+	{
+		job->current = run;
+		clockwork_run_make_ready(run);
+		if (clockwork_run_find_free_slot() < 0)
+			clockwork_run_must_record(run);
+	}
+}
+
+static void
+collect(void)
+{
+	TimestampTz horizon = Max(launcher.now.wall - MISSED_AFTER_USEC, launcher.missed_until);
+	Job		   *job;
+
+	while ((job = clockwork_job_list_first_due(launcher.now.wall)) != NULL)
+	{
+		TimestampTz due = clockwork_job_due(job);
+
+		if (!cron_launch_active_jobs)
+			clockwork_job_list_advance(job, launcher.now.wall);
+		else if (due <= horizon)
+			collect_missed(job, due, horizon);
+		else
+		{
+			collect_due_time(job, due);
+			clockwork_job_list_advance(job, due);
+		}
+	}
+}
+
+/* ---- launch: workers for the runs whose beginning is on disk ---- */
+
+static void
+report_worker_shortage(void)
+{
+	if (worker_shortage)
+		return;
+	worker_shortage = true;
+	ereport(LOG,
+			(errmsg("no background worker is free for a due job; it waits for one"),
+			 errhint("Consider increasing the configuration parameter \"%s\" (now %d), "
+					 "or lowering \"%s\" (now %d).",
+					 "max_worker_processes", max_worker_processes,
+					 "cron.max_running_jobs", cron_max_running_jobs)));
+}
+
+/*
+ * Ask the server for a worker.  False if it has no free background worker
+ * slot: not an error, try again later.
+ */
+static bool
+request_worker(Run *run, uint32 generation)
+{
+	BackgroundWorker worker;
+	MemoryContext caller = MemoryContextSwitchTo(launcher.run_context);
+	bool		granted;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_notify_pid = MyProcPid;
+	worker.bgw_main_arg = Int64GetDatum((int64) (((uint64) run->slot << 32) | generation));
+	snprintf(worker.bgw_library_name, sizeof(worker.bgw_library_name), "pg_clockwork");
+	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name), "clockwork_worker_main");
+	snprintf(worker.bgw_type, BGW_MAXLEN, "pg_clockwork worker");
+	snprintf(worker.bgw_name, BGW_MAXLEN, "pg_clockwork worker for job " INT64_FORMAT, run->jobid);
+	granted = RegisterDynamicBackgroundWorker(&worker, &run->handle);
+	MemoryContextSwitchTo(caller);
+	return granted;
+}
+
+/* False if the server has no worker to spare. */
+static bool
+launch_run(Run *run)
+{
+	RunSlot    *slot = clockwork_shmem_slot(run->slot);
+
+	slot_set_state(slot, SLOT_LAUNCHED);
+	run->launched_at = launcher.now.monotonic;
+	if (!request_worker(run, slot->generation))
+	{
+		(void) slot_swap_state(slot, SLOT_LAUNCHED, SLOT_BEGUN);
+		return false;
+	}
+	if (cron_log_statement)
+		ereport(LOG, (errmsg("cron job " INT64_FORMAT " starting: %s", run->jobid,
+							 clockwork_shmem_text(slot->command))));
+	return true;
+}
+
+static void
+launch(void)
+{
+	for (int i = 0; i < launcher.panel->nslots; i++)
+	{
+		Run		   *run = launcher.slot_runs[i];
+
+		if (run == NULL || slot_state(clockwork_shmem_slot(i)) != SLOT_BEGUN)
+			continue;
+		if (!launch_run(run))
+		{
+			report_worker_shortage();
+			(void) clockwork_run_next_try(0);
+			return;
+		}
+	}
+	worker_shortage = false;
+}
+
+/* ---- the loop ---- */
+
+static void
+reload_settings(void)
+{
+	bool		old_match = cron_match_dom_and_dow;
+
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	clockwork_session_set("log_min_messages", clockwork_guc_log_min_messages());
+	ereport(LOG, (errmsg("pg_clockwork launcher reloaded configuration")));
+	if (old_match != cron_match_dom_and_dow)
+		clockwork_job_list_recompute(launcher.now.wall);
+}
+
+static void
+follow_clock(const ClockReading *before)
+{
+	int64		step = clockwork_clock_step(before, &launcher.now);
+
+	if (step == 0)
+		return;
+	ereport(LOG,
+			(errmsg("the clock was set %s by " INT64_FORMAT " seconds",
+					step > 0 ? "forward" : "back",
+					(step > 0 ? step : -step) / USECS_PER_SEC)));
+	clockwork_job_list_shift_intervals(step);
+}
+
+/* Due times up to here are recorded, or in a slot that outlives us. */
+static void
+advance_cursor(void)
+{
+	TimestampTz cursor = launcher.now.wall;
+	dlist_iter	iter;
+
+	for (size_t i = 1; i <= launcher.ready.count; i++)
+	{
+		Run		   *run = run_of_rank(launcher.ready.entries[i]);
+
+		if (run->runid == 0)
+			cursor = Min(cursor, run->due_time - 1);
+	}
+	dlist_foreach(iter, &launcher.queued_runs)
+		cursor = Min(cursor, dlist_container(Run, unrecorded, iter.cur)->due_time - 1);
+	dlist_foreach(iter, &launcher.held_runs)
+		cursor = Min(cursor, dlist_container(Run, unrecorded, iter.cur)->due_time - 1);
+	dlist_foreach(iter, &launcher.skips)
+		cursor = Min(cursor, dlist_container(Skip, node, iter.cur)->due_time - 1);
+	launcher.panel->cursor = cursor;
+}
+
+/*
+ * Do it, and survive its errors.  False if there was one: then everything is
+ * read again, after a pause.
+ */
+static bool
+guarded(void (*verb) (void))
+{
+	volatile bool done = false;
+
+	MemoryContextSwitchTo(launcher.pass_context);
+	PG_TRY();
+	{
+		verb();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		(void) clockwork_session_recover(launcher.pass_context, false);
+		launcher.must_load = true;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(launcher.pass_context);
+	return done;
+}
+
+/*
+ * Invalidations reach a process when it starts a transaction.  When nothing
+ * else does, start one now and then: a job changed by COMMIT PREPARED or a
+ * dropped extension is then noticed within MAX_SLEEP_MS.
+ */
+static void
+take_part_in_invalidation(void)
+{
+	if (launcher.now.monotonic - clockwork_session_last_transaction() < MAX_SLEEP_MS * 1000L)
+		return;
+	clockwork_session_begin();
+	clockwork_session_commit();
+}
+
+/* A stray pg_cancel_backend is meant for a statement, not for us. */
+static void
+take_interrupts(void)
+{
+	QueryCancelPending = false;
+	CHECK_FOR_INTERRUPTS();
+}
+
+static void
+pass(void)
+{
+	take_interrupts();
+	if (ConfigReloadPending)
+		reload_settings();
+
+	take_part_in_invalidation();
+	clockwork_run_reap();
+	if (sync_at <= launcher.now.monotonic && !guarded(clockwork_job_sync))
+		sync_at = clockwork_run_next_try(0);	/* the others go on with what is known */
+	if (clockwork_job_sync_is_loaded())
+		collect();
+	clockwork_bookkeeping_write();
+	launch();
+	advance_cursor();
+}
+
+/* Milliseconds from now until `at`, rounded up, at least 0. */
+static long
+ms_until(int64 at, int64 from)
+{
+	return at <= from ? 0 : (long) ((at - from + 999) / 1000);
+}
+
+/* When to look whether a run is to be shown as running: milliseconds. */
+static long
+time_to_show(const Run *run, int64 from)
+{
+	long		left = ms_until(run->launched_at + SHOW_RUNNING_MS * 1000L, from);
+
+	/* Not begun by then: its worker is held up, look again at the same pace. */
+	return left > 0 ? left : SHOW_RUNNING_MS;
+}
+
+/* How long until there is something to do that no latch will tell us. */
+static long
+time_to_sleep(void)
+{
+	ClockReading current = clockwork_clock_read();
+	TimestampTz next = clockwork_job_list_next_due();
+	int64		latest = clockwork_session_last_transaction() + MAX_SLEEP_MS * 1000L;
+	long		sleep = ms_until(latest, current.monotonic);
+
+	if (pause_until > current.monotonic)
+		return ms_until(pause_until, current.monotonic);
+	if (next != DT_NOEND && next - current.wall < MAX_SLEEP_MS * 1000L)
+		sleep = Min(sleep, ms_until(next, current.wall));
+	if (launcher.retry_at != 0)
+		sleep = Min(sleep, ms_until(launcher.retry_at, current.monotonic));
+	if (launcher.must_load)
+		sleep = Min(sleep, ms_until(sync_at, current.monotonic));
+	if (clockwork_bookkeeping_is_due())
+		return 0;
+	for (int i = 0; i < launcher.panel->nslots; i++)
+	{
+		Run		   *run = launcher.slot_runs[i];
+
+		if (run == NULL)
+			continue;
+
+		/* The signal of its exit may have come while we were busy. */
+		if (clockwork_run_is_over(run))
+			return 0;
+		if (run->handle == NULL)
+			sleep = Min(sleep, RETRY_MS);	/* nobody tells us of its end */
+		if (!run->shown_running && !run->ended && run->runid != 0 &&
+			slot_state(clockwork_shmem_slot(i)) >= SLOT_LAUNCHED)
+			sleep = Min(sleep, time_to_show(run, current.monotonic));
+	}
+	return sleep;
+}
+
+/* Say once what the configuration cannot hold. */
+static void
+report_cap(void)
+{
+	/* One of the server's slots is the launcher's own. */
+	if (launcher.panel->nslots > max_worker_processes - 1)
+		ereport(LOG,
+				(errmsg("cron.max_running_jobs is %d, but max_worker_processes (%d) leaves room for %d at most",
+						launcher.panel->nslots, max_worker_processes, max_worker_processes - 1),
+				 errdetail("Due jobs beyond that wait for a free background worker.")));
+}
+
+static void
+detach_launcher(int code, Datum arg)
+{
+	LWLockAcquire(launcher.panel->lock, LW_EXCLUSIVE);
+	if (launcher.panel->launcher_pid == MyProcPid)
+	{
+		launcher.panel->launcher_latch = NULL;
+		launcher.panel->launcher_pid = 0;
+	}
+	LWLockRelease(launcher.panel->lock);
+	ereport(LOG, (errmsg("pg_clockwork launcher shutting down")));
+}
+
+static void
+attach_launcher(void)
+{
+	before_shmem_exit(detach_launcher, (Datum) 0);
+	LWLockAcquire(launcher.panel->lock, LW_EXCLUSIVE);
+	launcher.panel->launcher_latch = MyLatch;
+	launcher.panel->launcher_pid = MyProcPid;
+	LWLockRelease(launcher.panel->lock);
+}
+
+/*
+ * A database that cannot be connected to ends this process.  The postmaster
+ * tries again every second; we make that rarer and rarer, up to a minute.
+ */
+static void
+connect_to_home_database(void)
+{
+	uint32		failures = pg_atomic_read_u32(&launcher.panel->connect_failures);
+	int64		start = clockwork_clock_read().monotonic;
+	int64		pause = failures == 0 ? 0 : Min(1000L << Min(failures, 6), 60000L) * 1000;
+	long		left;
+
+	while ((left = ms_until(start + pause, clockwork_clock_read().monotonic)) > 0)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 left, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		take_interrupts();
+	}
+	pg_atomic_fetch_add_u32(&launcher.panel->connect_failures, 1);
+	BackgroundWorkerInitializeConnection(cron_database_name, NULL, 0);
+	pg_atomic_write_u32(&launcher.panel->connect_failures, 0);
+}
+
+static void
+prepare(void)
+{
+	launcher.pass_context = AllocSetContextCreate(TopMemoryContext, "pg_clockwork pass",
+												  ALLOCSET_DEFAULT_SIZES);
+	launcher.now = clockwork_clock_read();
+	clockwork_run_list_init();
+	clockwork_job_sync_init();
+}
+
+void
+clockwork_launcher_main(Datum arg)
+{
+	uint32		wait_event;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+
+	launcher.panel = clockwork_shmem_panel();
+	connect_to_home_database();
+	clockwork_session_harden();
+	attach_launcher();
+	prepare();
+	wait_event = clockwork_wait_event_new("PgClockworkLauncher");
+	ereport(LOG, (errmsg("pg_clockwork launcher started")));
+	report_cap();
+
+	for (;;)
+	{
+		ClockReading before = launcher.now;
+		long		sleep = time_to_sleep();
+
+		if (sleep > 0)
+		{
+			pgstat_report_activity(STATE_IDLE, NULL);
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 sleep, wait_event);
+		}
+		ResetLatch(MyLatch);
+		launcher.now = clockwork_clock_read();
+		follow_clock(&before);
+		if (launcher.retry_at != 0 && launcher.retry_at <= launcher.now.monotonic)
+			launcher.retry_at = 0;
+		if (launcher.now.monotonic < pause_until)
+		{
+			(void) guarded(take_interrupts);
+			continue;
+		}
+		if (!guarded(pass))
+			pause_until = launcher.now.monotonic + RETRY_MS * 1000L;
+		MemoryContextReset(launcher.pass_context);
+	}
+}
+
+void
+clockwork_launcher_register(void)
+{
+	BackgroundWorker worker;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION |
+		BGWORKER_INTERRUPTIBLE;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 1;
+	snprintf(worker.bgw_library_name, sizeof(worker.bgw_library_name), "pg_clockwork");
+	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name), "clockwork_launcher_main");
+	snprintf(worker.bgw_name, BGW_MAXLEN, "pg_clockwork launcher");
+	snprintf(worker.bgw_type, BGW_MAXLEN, "pg_clockwork launcher");
+	RegisterBackgroundWorker(&worker);
+}

@@ -1,0 +1,423 @@
+/*
+ * Writing cron.job_run_details.
+ *
+ * Each verb is one prepared statement, planned once per launcher.  They find
+ * their row by primary key, and name every object in full.
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "run_log.h"
+
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/elog.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#define MAX_PARAMETERS 22
+
+/* One statement, prepared when it is first used. */
+typedef struct Statement
+{
+	const char *sql;
+	int			nparameters;
+	Oid			types[MAX_PARAMETERS];
+	SPIPlanPtr	plan;
+} Statement;
+
+/* The parameters of one execution. */
+typedef struct Parameters
+{
+	int			count;
+	Datum		values[MAX_PARAMETERS];
+	char		nulls[MAX_PARAMETERS];
+} Parameters;
+
+static void
+add(Parameters *parameters, bool is_null, Datum value)
+{
+	Assert(parameters->count < MAX_PARAMETERS);
+	parameters->values[parameters->count] = value;
+	parameters->nulls[parameters->count] = is_null ? 'n' : ' ';
+	parameters->count++;
+}
+
+static void
+add_text(Parameters *parameters, const char *text)
+{
+	add(parameters, text == NULL, text ? CStringGetTextDatum(text) : (Datum) 0);
+}
+
+static void
+add_time(Parameters *parameters, TimestampTz time)
+{
+	add(parameters, time == 0, TimestampTzGetDatum(time));
+}
+
+static void
+add_int8(Parameters *parameters, int64 value, bool is_null)
+{
+	add(parameters, is_null, Int64GetDatum(value));
+}
+
+static void
+add_int4(Parameters *parameters, int32 value, bool is_null)
+{
+	add(parameters, is_null, Int32GetDatum(value));
+}
+
+static void
+execute(Statement *statement, Parameters *parameters)
+{
+	int			result;
+
+	Assert(parameters->count == statement->nparameters);
+	if (statement->plan == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare(statement->sql, statement->nparameters,
+									   statement->types);
+
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare a statement on cron.job_run_details: %s",
+				 SPI_result_code_string(SPI_result));
+		statement->plan = plan;
+	}
+	PushActiveSnapshot(GetTransactionSnapshot());
+	result = SPI_execute_plan(statement->plan, parameters->values, parameters->nulls,
+							  false, 0);
+	PopActiveSnapshot();
+	if (result < 0)
+		elog(ERROR, "could not write cron.job_run_details: %s",
+			 SPI_result_code_string(result));
+}
+
+/* The runid that RETURNING gave, or 0 if no row came back. */
+static int64
+returned_runid(void)
+{
+	bool		is_null;
+	int64		runid = 0;
+
+	if (SPI_processed > 0)
+		runid = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+											1, &is_null));
+	SPI_freetuptable(SPI_tuptable);
+	return runid;
+}
+
+static void
+add_identity(Parameters *parameters, const RunIdentity *run)
+{
+	add_int8(parameters, run->jobid, run->jobid == 0);
+	add_text(parameters, run->database);
+	add_text(parameters, run->username);
+	add_text(parameters, run->command);
+	add_time(parameters, run->due_time);
+	add_text(parameters, run->trigger);
+	add_int4(parameters, run->attempt, false);
+}
+
+#define IDENTITY_COLUMNS "jobid, database, username, command, due_time, trigger, attempt"
+#define IDENTITY_TYPES INT8OID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, INT4OID
+
+int64
+clockwork_run_log_insert(const RunIdentity *run, const char *status)
+{
+	static Statement statement = {
+		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", status)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+		" ON CONFLICT (jobid, due_time, attempt) DO NOTHING RETURNING runid",
+		8, {IDENTITY_TYPES, TEXTOID}, NULL
+	};
+	Parameters	parameters = {0};
+
+	add_identity(&parameters, run);
+	add_text(&parameters, status);
+	execute(&statement, &parameters);
+	return returned_runid();
+}
+
+/*
+ * What return_message says: for success the command's tag, for an error the
+ * text a server log would show, in pg_cron's form.
+ */
+static char *
+return_message(const RunEnding *ending)
+{
+	StringInfoData text;
+
+	if (ending->elevel == 0)
+		return ending->message ? pstrdup(ending->message) : NULL;
+
+	initStringInfo(&text);
+	appendStringInfo(&text, "%s: %s", ending->elevel >= FATAL ? "FATAL" : "ERROR",
+					 ending->message ? ending->message : "");
+	if (ending->detail)
+		appendStringInfo(&text, "\nDETAIL: %s", ending->detail);
+	if (ending->hint)
+		appendStringInfo(&text, "\nHINT: %s", ending->hint);
+	if (ending->context)
+		appendStringInfo(&text, "\nCONTEXT: %s", ending->context);
+	return text.data;
+}
+
+static void
+add_ending(Parameters *parameters, const RunEnding *ending)
+{
+	add_text(parameters, ending->status);
+	add_text(parameters, return_message(ending));
+	add_time(parameters, ending->start_time);
+	add_time(parameters, ending->end_time);
+	add_int4(parameters, ending->pid, ending->pid == 0);
+	add_text(parameters, ending->reason);
+	add_text(parameters, ending->sqlerrcode ? unpack_sql_state(ending->sqlerrcode) : NULL);
+	add_text(parameters, ending->detail);
+	add_text(parameters, ending->hint);
+	add_text(parameters, ending->context);
+	add_text(parameters, ending->command_tag);
+	add_int8(parameters, (int64) ending->rows, !ending->has_rows);
+}
+
+#define ENDING_TYPES TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, TEXTOID, \
+	TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID
+
+int64
+clockwork_run_log_insert_ended(const RunIdentity *run, const RunEnding *ending)
+{
+	static Statement statement = {
+		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ","
+		" status, return_message, start_time, end_time, job_pid, reason, sqlstate,"
+		" detail, hint, context, command_tag, row_count)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7,"
+		" $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"
+		" ON CONFLICT (jobid, due_time, attempt) DO NOTHING RETURNING runid",
+		19, {IDENTITY_TYPES, ENDING_TYPES}, NULL
+	};
+	Parameters	parameters = {0};
+
+	add_identity(&parameters, run);
+	add_ending(&parameters, ending);
+	execute(&statement, &parameters);
+	return returned_runid();
+}
+
+void
+clockwork_run_log_start(int64 runid, const RunIdentity *run)
+{
+	static Statement statement = {
+		"UPDATE cron.job_run_details SET status = 'starting',"
+		" database = $2, username = $3, command = $4"
+		" WHERE runid OPERATOR(pg_catalog.=) $1",
+		4, {INT8OID, TEXTOID, TEXTOID, TEXTOID}, NULL
+	};
+	Parameters	parameters = {0};
+
+	add_int8(&parameters, runid, false);
+	add_text(&parameters, run->database);
+	add_text(&parameters, run->username);
+	add_text(&parameters, run->command);
+	execute(&statement, &parameters);
+}
+
+void
+clockwork_run_log_running(int64 runid, int pid, TimestampTz start_time)
+{
+	static Statement statement = {
+		"UPDATE cron.job_run_details SET status = 'running', job_pid = $2, start_time = $3"
+		" WHERE runid OPERATOR(pg_catalog.=) $1",
+		3, {INT8OID, INT4OID, TIMESTAMPTZOID}, NULL
+	};
+	Parameters	parameters = {0};
+
+	add_int8(&parameters, runid, false);
+	add_int4(&parameters, pid, false);
+	add_time(&parameters, start_time);
+	execute(&statement, &parameters);
+}
+
+void
+clockwork_run_log_finish(int64 runid, const RunEnding *ending)
+{
+	static Statement statement = {
+		"UPDATE cron.job_run_details SET status = $2, return_message = $3,"
+		" start_time = $4, end_time = $5, job_pid = $6, reason = $7, sqlstate = $8,"
+		" detail = $9, hint = $10, context = $11, command_tag = $12, row_count = $13"
+		" WHERE runid OPERATOR(pg_catalog.=) $1",
+		13, {INT8OID, ENDING_TYPES}, NULL
+	};
+	Parameters	parameters = {0};
+
+	add_int8(&parameters, runid, false);
+	add_ending(&parameters, ending);
+	execute(&statement, &parameters);
+}
+
+void
+clockwork_run_log_problem(const RunIdentity *run, const RunEnding *ending)
+{
+	static Statement statement = {
+		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ","
+		" status, return_message, start_time, end_time, job_pid, reason, sqlstate,"
+		" detail, hint, context, command_tag, row_count)"
+		" SELECT $1, $2, $3, $4, $5, $6, $7,"
+		" $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19"
+		" WHERE NOT EXISTS (SELECT FROM"
+		"  (SELECT d.return_message FROM cron.job_run_details d"
+		"    WHERE d.jobid OPERATOR(pg_catalog.=) $1 AND d.due_time IS NULL"
+		"    ORDER BY d.runid DESC LIMIT 1) AS newest"
+		"  WHERE newest.return_message OPERATOR(pg_catalog.=) $9)",
+		19, {IDENTITY_TYPES, ENDING_TYPES}, NULL
+	};
+	Parameters	parameters = {0};
+
+	add_identity(&parameters, run);
+	add_ending(&parameters, ending);
+	execute(&statement, &parameters);
+}
+
+TimestampTz
+clockwork_run_log_newest_due_time(void)
+{
+	static Statement statement = {
+		"SELECT pg_catalog.max(newest.due_time) FROM"
+		" (SELECT due_time FROM cron.job_run_details ORDER BY runid DESC LIMIT 1000) AS newest",
+		0, {0}, NULL
+	};
+	Parameters	parameters = {0};
+	bool		is_null = true;
+	Datum		value = (Datum) 0;
+
+	execute(&statement, &parameters);
+	if (SPI_processed > 0)
+		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null);
+	SPI_freetuptable(SPI_tuptable);
+	return is_null ? 0 : DatumGetTimestampTz(value);
+}
+
+/* The word for what made a run, as a constant. */
+static const char *
+trigger_word(const char *text)
+{
+	static const char *const words[] = {
+		"schedule", "retry", "catch_up", "manual", "after", "launch", "enqueue"
+	};
+
+	for (int i = 0; text && i < lengthof(words); i++)
+		if (strcmp(text, words[i]) == 0)
+			return words[i];
+	return words[0];
+}
+
+OpenRecord *
+clockwork_run_log_open_records(int *count)
+{
+	static Statement statement = {
+		"SELECT runid, jobid, due_time, attempt, trigger,"
+		" status OPERATOR(pg_catalog.=) 'starting' FROM cron.job_run_details"
+		" WHERE status OPERATOR(pg_catalog.=) ANY ('{queued,starting}'::pg_catalog.text[])"
+		" AND jobid IS NOT NULL AND due_time IS NOT NULL AND attempt IS NOT NULL"
+		" ORDER BY due_time, runid",
+		0, {0}, NULL
+	};
+	Parameters	parameters = {0};
+	OpenRecord *records;
+
+	execute(&statement, &parameters);
+	*count = (int) SPI_processed;
+	records = SPI_palloc(sizeof(OpenRecord) * Max(*count, 1));
+	for (int i = 0; i < *count; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		is_null;
+		Datum		trigger;
+
+		records[i].runid = DatumGetInt64(SPI_getbinval(row, desc, 1, &is_null));
+		records[i].jobid = DatumGetInt64(SPI_getbinval(row, desc, 2, &is_null));
+		records[i].due_time = DatumGetTimestampTz(SPI_getbinval(row, desc, 3, &is_null));
+		records[i].attempt = DatumGetInt32(SPI_getbinval(row, desc, 4, &is_null));
+		records[i].is_starting = DatumGetBool(SPI_getbinval(row, desc, 6, &is_null));
+		trigger = SPI_getbinval(row, desc, 5, &is_null);
+		records[i].trigger = trigger_word(is_null ? NULL : TextDatumGetCString(trigger));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return records;
+}
+
+uint64
+clockwork_run_log_close_orphans(const int64 *live, int count, const char *message)
+{
+	/* pg_cron's words for open records too: a history may have come from it. */
+	static Statement statement = {
+		"UPDATE cron.job_run_details SET"
+		" status = CASE WHEN status OPERATOR(pg_catalog.=) 'queued' THEN 'skipped' ELSE 'failed' END,"
+		" return_message = $2, reason = 'server_restart',"
+		" end_time = pg_catalog.clock_timestamp()"
+		" WHERE status OPERATOR(pg_catalog.=) ANY"
+		"  ('{queued,starting,running,connecting,sending}'::pg_catalog.text[])"
+		" AND runid OPERATOR(pg_catalog.<>) ALL ($1)",
+		2, {INT8ARRAYOID, TEXTOID}, NULL
+	};
+	Parameters	parameters = {0};
+	Datum	   *elements = palloc(sizeof(Datum) * Max(count, 1));
+
+	for (int i = 0; i < count; i++)
+		elements[i] = Int64GetDatum(live[i]);
+	add(&parameters, false,
+		PointerGetDatum(construct_array(elements, count, INT8OID, sizeof(int64),
+										FLOAT8PASSBYVAL, TYPALIGN_DOUBLE)));
+	add_text(&parameters, message);
+	execute(&statement, &parameters);
+	return SPI_processed;
+}
+
+/* Keep ASCII, replace every other byte. */
+static char *
+ascii_only(const char *text)
+{
+	char	   *copy = pstrdup(text);
+
+	for (char *c = copy; *c; c++)
+		if (IS_HIGHBIT_SET(*c))
+			*c = '?';
+	return copy;
+}
+
+char *
+clockwork_run_log_convert(const char *text, int encoding)
+{
+	int			server_encoding = GetDatabaseEncoding();
+	int			length;
+	Oid			converter;
+	int			space;
+	char	   *result;
+
+	if (text == NULL)
+		return NULL;
+	length = (int) strlen(text);
+	if (encoding == server_encoding || server_encoding == PG_SQL_ASCII ||
+		encoding == PG_SQL_ASCII)
+		return pg_verify_mbstr(server_encoding, text, length, true) ?
+			pstrdup(text) : ascii_only(text);
+
+	converter = FindDefaultConversionProc(encoding, server_encoding);
+	if (!OidIsValid(converter) || length > MaxAllocSize / MAX_CONVERSION_GROWTH - 1)
+		return ascii_only(text);
+	space = length * MAX_CONVERSION_GROWTH + 1;
+	result = palloc(space);
+	if (pg_do_encoding_conversion_buf(converter, encoding, server_encoding,
+									  (unsigned char *) unconstify(char *, text), length,
+									  (unsigned char *) result, space, true) < length)
+	{
+		pfree(result);
+		return ascii_only(text);
+	}
+	return result;
+}

@@ -1,0 +1,105 @@
+/*
+ * Writing cron.job_run_details: the life of a run record.
+ *
+ * Called by the launcher inside a transaction and an extension section of
+ * its own; any number of records share them.  Texts are given in the server
+ * encoding unless said otherwise.
+ */
+#ifndef CLOCKWORK_RUN_LOG_H
+#define CLOCKWORK_RUN_LOG_H
+
+#include "datatype/timestamp.h"
+
+/* Which run a record is about. */
+typedef struct RunIdentity
+{
+	int64		jobid;			/* 0 for a run without a job */
+	TimestampTz due_time;		/* 0 if it has none */
+	int32		attempt;
+	const char *trigger;		/* schedule, retry, catch_up, manual, ... */
+	const char *database;
+	const char *username;
+	const char *command;
+} RunIdentity;
+
+/* How a run ended, or why it never began. */
+typedef struct RunEnding
+{
+	const char *status;			/* succeeded, failed or skipped */
+	const char *reason;			/* NULL for what needs none */
+	int			sqlerrcode;		/* 0 for none */
+	int			elevel;			/* of the error; 0 for none */
+	const char *message;		/* of the error, or the command tag with count */
+	const char *detail;
+	const char *hint;
+	const char *context;
+	const char *command_tag;	/* NULL if no statement completed */
+	bool		has_rows;
+	uint64		rows;
+	int			pid;			/* 0 if no worker attached */
+	TimestampTz start_time;		/* 0 if the command did not begin */
+	TimestampTz end_time;
+} RunEnding;
+
+/* A record that a former launcher left open. */
+typedef struct OpenRecord
+{
+	int64		runid;
+	int64		jobid;
+	TimestampTz due_time;
+	int32		attempt;
+	const char *trigger;		/* a constant */
+	bool		is_starting;	/* not merely queued */
+} OpenRecord;
+
+/*
+ * Insert a record with that status ("queued" or "starting").  Returns its
+ * runid, or 0 if this due time and attempt has its record already.
+ */
+extern int64 clockwork_run_log_insert(const RunIdentity *run, const char *status);
+
+/* Insert a record that is final from the start; the same return value. */
+extern int64 clockwork_run_log_insert_ended(const RunIdentity *run, const RunEnding *ending);
+
+/* A queued run starts: status "starting", and the command as it is now. */
+extern void clockwork_run_log_start(int64 runid, const RunIdentity *run);
+
+/* The worker has begun the command. */
+extern void clockwork_run_log_running(int64 runid, int pid, TimestampTz start_time);
+
+/* The end of a run. */
+extern void clockwork_run_log_finish(int64 runid, const RunEnding *ending);
+
+/*
+ * Insert a record that says why a job cannot run, unless its newest record
+ * says just that.
+ */
+extern void clockwork_run_log_problem(const RunIdentity *run, const RunEnding *ending);
+
+/*
+ * The latest due time of the newest records: until then there was a launcher.
+ * 0 if there is none.
+ */
+extern TimestampTz clockwork_run_log_newest_due_time(void);
+
+/*
+ * The records of jobs that are still open as queued or starting, oldest due
+ * time first, in the memory context that was current before the section.
+ */
+extern OpenRecord *clockwork_run_log_open_records(int *count);
+
+/*
+ * Close every open record whose runid is not among `live`: runs that had
+ * begun are failed, the others skipped, both with reason server_restart.
+ * Returns how many were closed.
+ */
+extern uint64 clockwork_run_log_close_orphans(const int64 *live, int count,
+											  const char *message);
+
+/*
+ * Text from a worker's database, in the server encoding: what cannot be
+ * converted becomes "?", never an error.  NULL gives NULL.
+ */
+extern char *clockwork_run_log_convert(const char *text, int encoding);
+
+#endif							/* CLOCKWORK_RUN_LOG_H */

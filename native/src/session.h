@@ -1,0 +1,32 @@
+/*
+ * The launcher's session: its settings, its transactions, and the way out of
+ * an error.
+ */
+#ifndef CLOCKWORK_SESSION_H
+#define CLOCKWORK_SESSION_H
+
+/* Bookkeeping does not wait longer than this for a lock. */
+#define SESSION_LOCK_TIMEOUT "200ms"
+
+/* Set a configuration parameter of this session, if this server has it. */
+extern void clockwork_session_set(const char *name, const char *value);
+
+/*
+ * The launcher's session must not inherit what ALTER DATABASE, ALTER ROLE or
+ * the configuration file say for ordinary sessions.
+ */
+extern void clockwork_session_harden(void);
+
+extern void clockwork_session_begin(void);
+extern void clockwork_session_commit(void);
+
+/* When the last transaction began: monotonic, microseconds. */
+extern int64 clockwork_session_last_transaction(void);
+
+/*
+ * In PG_CATCH: end the transaction, log the error unless it is to be quiet,
+ * and return its SQLSTATE, with `context` as the current memory context.
+ */
+extern int	clockwork_session_recover(MemoryContext context, bool quiet);
+
+#endif							/* CLOCKWORK_SESSION_H */

@@ -1,0 +1,183 @@
+/*
+ * Shared memory: a small control panel, where launcher, workers and sessions
+ * meet.
+ *
+ * Tables are the authority; what is here may be lost in a crash and is then
+ * rebuilt from them.  The header is checked before anything else is touched.
+ * Every field says who writes it: [L] the launcher, [W] the worker that owns
+ * the slot, [S] any session; what several may write is atomic or under the
+ * lock.  Longer texts live in an area of dynamic shared memory that begins
+ * inside the panel, so that ordinary runs need no segment of their own.
+ */
+#ifndef CLOCKWORK_SHMEM_H
+#define CLOCKWORK_SHMEM_H
+
+#include "datatype/timestamp.h"
+#include "port/atomics.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "tcop/cmdtag.h"
+#include "utils/dsa.h"
+
+#define CLOCKWORK_SHMEM_MAGIC	0x436C6B57	/* "ClkW" */
+#define CLOCKWORK_SHMEM_VERSION 1
+
+/* Changed jobs that can be told apart between two passes; more is "all". */
+#define CLOCKWORK_MAX_CHANGES 256
+
+/* A text of an outcome longer than this is cut, and says so. */
+#define CLOCKWORK_MAX_TEXT (16 * 1024 * 1024)
+
+/*
+ * The life of a slot.  Each change is made by one side only:
+ *
+ *	 FREE --[L] claim--> CLAIMED --[L] begin committed--> BEGUN
+ *	 --[L] hand over--> LAUNCHED --[W] attach--> RUNNING --[W] report--> ENDED
+ *	 --[L] recorded, process gone--> FREE
+ *
+ * The launcher takes LAUNCHED back to BEGUN when no worker could be had; that
+ * and the attach exclude each other by compare-and-swap.
+ */
+typedef enum SlotState
+{
+	SLOT_FREE = 0,
+	SLOT_CLAIMED,
+	SLOT_BEGUN,
+	SLOT_LAUNCHED,
+	SLOT_RUNNING,
+	SLOT_ENDED
+} SlotState;
+
+/* How a run ended, with its texts in the text area, in the worker's encoding. */
+typedef struct SlotOutcome
+{
+	bool		succeeded;
+	int			elevel;			/* ERROR, FATAL ...; 0 if succeeded */
+	int			sqlerrcode;		/* 0 if succeeded */
+	CommandTag	tag;			/* of the last statement; CMDTAG_UNKNOWN if none */
+	uint64		rows;			/* of the last statement */
+	bool		has_rows;		/* that statement counts rows */
+	int			encoding;		/* of the texts */
+	dsa_pointer message;		/* InvalidDsaPointer where there is none */
+	dsa_pointer detail;
+	dsa_pointer hint;
+	dsa_pointer context;
+} SlotOutcome;
+
+typedef struct RunSlot
+{
+	pg_atomic_uint32 state;		/* SlotState, see above */
+	uint32		generation;		/* [L] counts claims, so a latecomer can tell */
+
+	/* What to run: [L], before BEGUN */
+	int64		runid;
+	int64		jobid;			/* 0 for a run without a job */
+	TimestampTz due_time;
+	int32		attempt;
+	Oid			database;
+	Oid			role;
+	int			encoding;		/* of the command */
+	dsa_pointer command;
+	Size		command_length;
+
+	/* What became of it: [W] */
+	int			pid;			/* set on attach; 0 before */
+	TimestampTz start_time;		/* when the command began; 0 before */
+	TimestampTz end_time;
+	SlotOutcome outcome;		/* valid when ENDED */
+} RunSlot;
+
+typedef struct ControlPanel
+{
+	/* Header: never changes place or meaning in any version. */
+	uint32		magic;
+	uint32		version;
+	Size		size;
+
+	LWLock	   *lock;			/* protects `changes` and `launcher_latch` */
+
+	/* The launcher's own */
+	Latch	   *launcher_latch; /* [L] under lock; NULL when there is none */
+	int			launcher_pid;	/* [L] 0 when there is none */
+	pg_atomic_uint32 connect_failures;	/* [L] in a row */
+	TimestampTz cursor;			/* [L] due times up to here are taken care of */
+	Oid			job_table;		/* [L] cron.job that the slots' runs belong to */
+	bool		recovered;		/* [L] a launcher of this server has loaded the
+								 * jobs and closed what was left open */
+
+	/* Jobs changed by committed transactions: [S] adds, [L] takes, under lock */
+	bool		all_changed;
+	int			nchanges;
+	int64		changes[CLOCKWORK_MAX_CHANGES];
+
+	int			nslots;
+	RunSlot    *slots;			/* nslots of them, right behind */
+	void	   *text_area;		/* a dsa_area created in place, behind the slots */
+} ControlPanel;
+
+/* Install the hooks that reserve and set up the panel; call from _PG_init. */
+extern void clockwork_shmem_install(void);
+
+/*
+ * The panel; errors out with advice if the library was not preloaded or the
+ * panel was laid out by another version of it.
+ */
+extern ControlPanel *clockwork_shmem_panel(void);
+
+/* A slot by number. */
+extern RunSlot *clockwork_shmem_slot(int index);
+
+static inline SlotState
+slot_state(RunSlot *slot)
+{
+	SlotState	state = (SlotState) pg_atomic_read_u32(&slot->state);
+
+	pg_read_barrier();			/* what the state vouches for is read after it */
+	return state;
+}
+
+/* Publish what was written to the slot together with its new state. */
+static inline void
+slot_set_state(RunSlot *slot, SlotState state)
+{
+	pg_write_barrier();
+	pg_atomic_write_u32(&slot->state, (uint32) state);
+}
+
+/* Change the state if it is what the caller expects; false if it was not. */
+static inline bool
+slot_swap_state(RunSlot *slot, SlotState from, SlotState to)
+{
+	uint32		expected = (uint32) from;
+
+	return pg_atomic_compare_exchange_u32(&slot->state, &expected, (uint32) to);
+}
+
+/* Tell the launcher to look.  Cheap, never fails, safe without a launcher. */
+extern void clockwork_shmem_wake_launcher(void);
+
+/*
+ * Note that jobs changed and wake the launcher.  `count` < 0 means any number
+ * of any jobs.  Never raises an error: called after commit.
+ */
+extern void clockwork_shmem_note_changes(const int64 *jobids, int count);
+
+/*
+ * Take the noted changes: returns how many were copied to `jobids` (room for
+ * CLOCKWORK_MAX_CHANGES), or -1 for "all".
+ */
+extern int	clockwork_shmem_take_changes(int64 *jobids);
+
+/*
+ * Keep a text in the text area.  Returns InvalidDsaPointer if `text` is NULL
+ * or there is no memory for it.  `length` excludes the NUL that is added.
+ */
+extern dsa_pointer clockwork_shmem_keep_text(const char *text, Size length);
+
+/* The kept text, NUL-terminated; NULL for InvalidDsaPointer. */
+extern const char *clockwork_shmem_text(dsa_pointer text);
+
+/* Free a kept text and forget it. */
+extern void clockwork_shmem_free_text(dsa_pointer *text);
+
+#endif							/* CLOCKWORK_SHMEM_H */

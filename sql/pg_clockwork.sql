@@ -1,0 +1,329 @@
+/*
+ * pg_clockwork: today's objects, in reading order.
+ *
+ * Tables first: pg_cron's columns with its names, types, order and defaults,
+ * then ours.  Then who may see what, then the functions.  Every name is
+ * qualified, operators included: nothing here is looked up in a schema that
+ * somebody else may have filled.
+ */
+\echo Use "CREATE EXTENSION pg_clockwork" to load this file. \quit
+
+DO $$
+DECLARE
+  home pg_catalog.text := pg_catalog.current_setting('cron.database_name', true);
+BEGIN
+  IF home IS NULL THEN
+    RAISE EXCEPTION 'pg_clockwork can only be loaded via shared_preload_libraries'
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'Add pg_clockwork to the shared_preload_libraries configuration variable in postgresql.conf.';
+  END IF;
+  IF pg_catalog.current_database() OPERATOR(pg_catalog.<>) home
+     AND pg_catalog.current_database() OPERATOR(pg_catalog.<>) 'contrib_regression'
+  THEN
+    RAISE EXCEPTION 'can only create extension in database %', home
+      USING DETAIL = 'Jobs must be scheduled from the database configured in '
+                     'cron.database_name, since the pg_clockwork background worker '
+                     'reads job descriptions from this database.',
+            HINT = pg_catalog.format('Add cron.database_name = ''%s'' in postgresql.conf '
+                                     'to use the current database.',
+                                     pg_catalog.current_database());
+  END IF;
+END
+$$;
+
+CREATE SCHEMA cron;
+COMMENT ON SCHEMA cron IS 'Job scheduler: jobs, their runs, and the functions that manage them.';
+
+/* ---- jobs ---- */
+
+CREATE SEQUENCE cron.jobid_seq;
+COMMENT ON SEQUENCE cron.jobid_seq IS 'Numbers jobs.';
+
+CREATE TABLE cron.job (
+  jobid bigint PRIMARY KEY DEFAULT pg_catalog.nextval('cron.jobid_seq'),
+  schedule text NOT NULL,
+  command text NOT NULL,
+  nodename text NOT NULL DEFAULT 'localhost',
+  nodeport int NOT NULL DEFAULT COALESCE(pg_catalog.inet_server_port(),
+                                         pg_catalog.current_setting('port')::pg_catalog.int4),
+  database text NOT NULL DEFAULT pg_catalog.current_database(),
+  username text NOT NULL DEFAULT CURRENT_USER,
+  active boolean NOT NULL DEFAULT 'true',
+  jobname text,
+
+  timezone text,
+  on_overlap text NOT NULL DEFAULT 'queue'
+    CONSTRAINT job_on_overlap_check
+    CHECK (on_overlap OPERATOR(pg_catalog.=) ANY ('{queue,skip,replace,parallel}'::pg_catalog.text[])),
+  max_parallel int
+    CONSTRAINT job_max_parallel_check CHECK (max_parallel OPERATOR(pg_catalog.>=) 1),
+  on_missed text NOT NULL DEFAULT 'skip'
+    CONSTRAINT job_on_missed_check
+    CHECK (on_missed OPERATOR(pg_catalog.=) ANY ('{skip,run_once,run_all}'::pg_catalog.text[])),
+  start_deadline interval
+    CONSTRAINT job_start_deadline_check CHECK (start_deadline OPERATOR(pg_catalog.>) INTERVAL '0'),
+  timeout interval
+    CONSTRAINT job_timeout_check CHECK (timeout OPERATOR(pg_catalog.>) INTERVAL '0'),
+  max_attempts int NOT NULL DEFAULT 1
+    CONSTRAINT job_max_attempts_check CHECK (max_attempts OPERATOR(pg_catalog.>=) 1),
+  retry_delay interval NOT NULL DEFAULT '1 minute'
+    CONSTRAINT job_retry_delay_check CHECK (retry_delay OPERATOR(pg_catalog.>=) INTERVAL '0'),
+  retry_on text[],
+  jitter interval NOT NULL DEFAULT '0'
+    CONSTRAINT job_jitter_check CHECK (jitter OPERATOR(pg_catalog.>=) INTERVAL '0'),
+  priority int NOT NULL DEFAULT 0
+    CONSTRAINT job_priority_check
+    CHECK (priority OPERATOR(pg_catalog.>=) -1000 AND priority OPERATOR(pg_catalog.<=) 1000),
+  starts_at timestamptz,
+  ends_at timestamptz,
+  pause_after int
+    CONSTRAINT job_pause_after_check CHECK (pause_after OPERATOR(pg_catalog.>=) 1),
+  paused_reason text,
+  settings jsonb
+    CONSTRAINT job_settings_check CHECK (pg_catalog.jsonb_typeof(settings) OPERATOR(pg_catalog.=) 'object'),
+  history text NOT NULL DEFAULT 'all'
+    CONSTRAINT job_history_check
+    CHECK (history OPERATOR(pg_catalog.=) ANY ('{all,failures,none}'::pg_catalog.text[])),
+  managed_by text,
+  schedule_anchor timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  active_since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+
+  CONSTRAINT jobname_username_uniq UNIQUE (jobname, username)
+);
+COMMENT ON TABLE cron.job IS 'Jobs: what to run, when, where and as whom.';
+COMMENT ON COLUMN cron.job.jobid IS 'Number of the job.';
+COMMENT ON COLUMN cron.job.schedule IS 'When to run, as written by the user.';
+COMMENT ON COLUMN cron.job.command IS 'SQL to run, one or more statements.';
+COMMENT ON COLUMN cron.job.nodename IS 'Kept for pg_cron''s sake; has no effect: jobs run in this server.';
+COMMENT ON COLUMN cron.job.nodeport IS 'Kept for pg_cron''s sake; has no effect: jobs run in this server.';
+COMMENT ON COLUMN cron.job.database IS 'Database in which the command runs.';
+COMMENT ON COLUMN cron.job.username IS 'Role as which the command runs, and which owns the job.';
+COMMENT ON COLUMN cron.job.active IS 'Whether the job runs when it is due.';
+COMMENT ON COLUMN cron.job.jobname IS 'Name of the job, unique per role; NULL if it has none.';
+COMMENT ON COLUMN cron.job.timezone IS 'Time zone of the schedule; NULL means cron.timezone.';
+COMMENT ON COLUMN cron.job.on_overlap IS 'What happens when the job is due while it runs: queue, skip, replace or parallel. This version supports queue.';
+COMMENT ON COLUMN cron.job.max_parallel IS 'With on_overlap = parallel: how many runs at once. Not supported yet.';
+COMMENT ON COLUMN cron.job.on_missed IS 'What happens to due times missed while the server was down: skip, run_once or run_all. This version supports skip.';
+COMMENT ON COLUMN cron.job.start_deadline IS 'How late a run may start. Not supported yet.';
+COMMENT ON COLUMN cron.job.timeout IS 'How long one attempt may take. Not supported yet.';
+COMMENT ON COLUMN cron.job.max_attempts IS 'How often a failing run is tried. This version supports 1.';
+COMMENT ON COLUMN cron.job.retry_delay IS 'Pause before the second attempt. Not supported yet.';
+COMMENT ON COLUMN cron.job.retry_on IS 'SQLSTATEs or classes worth another attempt; NULL means any. Not supported yet.';
+COMMENT ON COLUMN cron.job.jitter IS 'Spread of start times. Not supported yet.';
+COMMENT ON COLUMN cron.job.priority IS 'Who starts first when slots are short, -1000 to 1000: a point is worth a minute of waiting.';
+COMMENT ON COLUMN cron.job.starts_at IS 'No runs before this. Not supported yet.';
+COMMENT ON COLUMN cron.job.ends_at IS 'No runs after this. Not supported yet.';
+COMMENT ON COLUMN cron.job.pause_after IS 'Consecutive failures after which the job pauses itself. Not supported yet.';
+COMMENT ON COLUMN cron.job.paused_reason IS 'Why the job is paused; NULL if it is not.';
+COMMENT ON COLUMN cron.job.settings IS 'Configuration parameters for its runs. Not supported yet.';
+COMMENT ON COLUMN cron.job.history IS 'Which runs are recorded: all, failures or none. This version supports all.';
+COMMENT ON COLUMN cron.job.managed_by IS 'Who looks after this job, such as a deployment tool.';
+COMMENT ON COLUMN cron.job.schedule_anchor IS 'Where the series of an interval schedule begins: when the schedule was set. Kept by a trigger.';
+COMMENT ON COLUMN cron.job.active_since IS 'When the job was made active or its schedule was set: due times before that were not missed. Kept by a trigger.';
+
+/* ---- runs ---- */
+
+CREATE SEQUENCE cron.runid_seq;
+COMMENT ON SEQUENCE cron.runid_seq IS 'Numbers runs.';
+
+-- Room on each page lets the updates of a run's life stay on it (HOT).
+CREATE TABLE cron.job_run_details (
+  jobid bigint,
+  runid bigint PRIMARY KEY DEFAULT pg_catalog.nextval('cron.runid_seq'),
+  job_pid int,
+  database text,
+  username text,
+  command text,
+  status text,
+  return_message text,
+  start_time timestamptz,
+  end_time timestamptz,
+
+  due_time timestamptz,
+  trigger text,
+  attempt int,
+  reason text,
+  sqlstate text,
+  detail text,
+  hint text,
+  context text,
+  command_tag text,
+  row_count bigint,
+  label text
+) WITH (fillfactor = 70);
+
+-- A run can be started once for one due time, whatever happens.
+CREATE UNIQUE INDEX job_run_details_due_time_key
+  ON cron.job_run_details (jobid, due_time, attempt);
+
+COMMENT ON INDEX cron.job_run_details_due_time_key IS 'One record for each attempt at a due time of a job.';
+
+COMMENT ON TABLE cron.job_run_details IS 'Run records: every due time of every job, and what became of it.';
+COMMENT ON COLUMN cron.job_run_details.jobid IS 'The job; NULL for a run without one.';
+COMMENT ON COLUMN cron.job_run_details.runid IS 'Number of the run.';
+COMMENT ON COLUMN cron.job_run_details.job_pid IS 'Process that ran the command.';
+COMMENT ON COLUMN cron.job_run_details.database IS 'Database in which the command ran.';
+COMMENT ON COLUMN cron.job_run_details.username IS 'Role as which the command ran.';
+COMMENT ON COLUMN cron.job_run_details.command IS 'The command as it was when the run began.';
+COMMENT ON COLUMN cron.job_run_details.status IS 'queued, starting, running, succeeded, failed or skipped.';
+COMMENT ON COLUMN cron.job_run_details.return_message IS 'Command tag of the last statement, or the error.';
+COMMENT ON COLUMN cron.job_run_details.start_time IS 'When the command began.';
+COMMENT ON COLUMN cron.job_run_details.end_time IS 'When the run ended.';
+COMMENT ON COLUMN cron.job_run_details.due_time IS 'The instant at which the run should have started.';
+COMMENT ON COLUMN cron.job_run_details.trigger IS 'What made the run: schedule, retry, catch_up, manual, after, launch or enqueue.';
+COMMENT ON COLUMN cron.job_run_details.attempt IS 'Which attempt at this due time, from 1.';
+COMMENT ON COLUMN cron.job_run_details.reason IS 'Why it failed or was skipped, in one word.';
+COMMENT ON COLUMN cron.job_run_details.sqlstate IS 'SQLSTATE of the error.';
+COMMENT ON COLUMN cron.job_run_details.detail IS 'DETAIL of the error.';
+COMMENT ON COLUMN cron.job_run_details.hint IS 'HINT of the error.';
+COMMENT ON COLUMN cron.job_run_details.context IS 'CONTEXT of the error.';
+COMMENT ON COLUMN cron.job_run_details.command_tag IS 'Command tag of the last statement, without counts.';
+COMMENT ON COLUMN cron.job_run_details.row_count IS 'Rows processed by the last statement, where it counts them.';
+COMMENT ON COLUMN cron.job_run_details.label IS 'Label given to the run.';
+
+/* ---- who may see what ---- */
+
+GRANT SELECT ON cron.job TO PUBLIC;
+GRANT SELECT, DELETE ON cron.job_run_details TO PUBLIC;
+GRANT SELECT ON SEQUENCE cron.jobid_seq TO PUBLIC;
+GRANT SELECT ON SEQUENCE cron.runid_seq TO PUBLIC;
+
+ALTER TABLE cron.job ENABLE ROW LEVEL SECURITY;
+CREATE POLICY cron_job_policy ON cron.job
+  USING (username OPERATOR(pg_catalog.=) CURRENT_USER);
+COMMENT ON POLICY cron_job_policy ON cron.job IS 'Users see and change their own jobs.';
+
+ALTER TABLE cron.job_run_details ENABLE ROW LEVEL SECURITY;
+CREATE POLICY cron_job_run_details_policy ON cron.job_run_details
+  USING (username OPERATOR(pg_catalog.=) CURRENT_USER);
+COMMENT ON POLICY cron_job_run_details_policy ON cron.job_run_details IS 'Users see and delete the records of their own runs.';
+
+SELECT pg_catalog.pg_extension_config_dump('cron.job', '');
+SELECT pg_catalog.pg_extension_config_dump('cron.jobid_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('cron.job_run_details', '');
+SELECT pg_catalog.pg_extension_config_dump('cron.runid_seq', '');
+
+/* ---- telling the launcher ---- */
+
+CREATE FUNCTION cron.job_cache_invalidate() RETURNS trigger
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_job_cache_invalidate';
+COMMENT ON FUNCTION cron.job_cache_invalidate() IS 'invalidate job cache';
+
+CREATE FUNCTION cron.job_changed() RETURNS trigger
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_job_changed';
+COMMENT ON FUNCTION cron.job_changed() IS 'Tell the launcher, at commit, which jobs changed.';
+REVOKE ALL ON FUNCTION cron.job_changed() FROM PUBLIC;
+
+CREATE FUNCTION cron.job_before_update() RETURNS trigger
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_job_before_update';
+COMMENT ON FUNCTION cron.job_before_update() IS 'Keep cron.job.schedule_anchor and cron.job.active_since.';
+REVOKE ALL ON FUNCTION cron.job_before_update() FROM PUBLIC;
+
+CREATE TRIGGER cron_job_before_update
+  BEFORE UPDATE ON cron.job
+  FOR EACH ROW EXECUTE FUNCTION cron.job_before_update();
+COMMENT ON TRIGGER cron_job_before_update ON cron.job IS 'Keep schedule_anchor and active_since when schedule or active change.';
+CREATE TRIGGER cron_job_cache_invalidate
+  AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cron.job
+  FOR EACH STATEMENT EXECUTE FUNCTION cron.job_cache_invalidate();
+CREATE TRIGGER cron_job_changed
+  AFTER INSERT OR UPDATE OR DELETE ON cron.job
+  FOR EACH ROW EXECUTE FUNCTION cron.job_changed();
+
+COMMENT ON TRIGGER cron_job_cache_invalidate ON cron.job IS 'Tell the launcher, at commit, that all jobs are gone (TRUNCATE).';
+COMMENT ON TRIGGER cron_job_changed ON cron.job IS 'Tell the launcher, at commit, which jobs changed.';
+
+-- Also where session_replication_role is replica.
+ALTER TABLE cron.job ENABLE ALWAYS TRIGGER cron_job_before_update;
+ALTER TABLE cron.job ENABLE ALWAYS TRIGGER cron_job_cache_invalidate;
+ALTER TABLE cron.job ENABLE ALWAYS TRIGGER cron_job_changed;
+
+/* ---- managing jobs: pg_cron's functions, with exactly its signatures ---- */
+
+CREATE FUNCTION cron.schedule(schedule text, command text) RETURNS bigint
+  LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'clockwork_schedule_unnamed';
+COMMENT ON FUNCTION cron.schedule(text, text)
+  IS 'Schedule a job: returns its jobid. Schedules are described in docs/schedules.md.';
+
+CREATE FUNCTION cron.schedule(job_name text, schedule text, command text) RETURNS bigint
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_schedule_named';
+COMMENT ON FUNCTION cron.schedule(text, text, text)
+  IS 'Schedule a named job, or give the caller''s job of that name a new schedule and command: returns its jobid.';
+
+CREATE FUNCTION cron.schedule_in_database(job_name text, schedule text, command text, database text,
+                                          username text DEFAULT NULL, active boolean DEFAULT 'true')
+  RETURNS bigint
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_schedule_named';
+COMMENT ON FUNCTION cron.schedule_in_database(text, text, text, text, text, boolean)
+  IS 'Schedule a named job in another database, or (superusers) as another role: returns its jobid.';
+REVOKE ALL ON FUNCTION cron.schedule_in_database(text, text, text, text, text, boolean) FROM PUBLIC;
+
+CREATE FUNCTION cron.unschedule(job_id bigint) RETURNS boolean
+  LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'clockwork_unschedule';
+COMMENT ON FUNCTION cron.unschedule(bigint)
+  IS 'Remove a job by its number. A run that goes on is left to finish.';
+
+CREATE FUNCTION cron.unschedule(job_name text) RETURNS boolean
+  LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'clockwork_unschedule_named';
+COMMENT ON FUNCTION cron.unschedule(text)
+  IS 'Remove the caller''s job of that name. A run that goes on is left to finish.';
+
+CREATE FUNCTION cron.alter_job(job_id bigint, schedule text DEFAULT NULL, command text DEFAULT NULL,
+                               database text DEFAULT NULL, username text DEFAULT NULL,
+                               active boolean DEFAULT NULL)
+  RETURNS void
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_alter_job';
+COMMENT ON FUNCTION cron.alter_job(bigint, text, text, text, text, boolean)
+  IS 'Alter the job identified by job_id. Any option left as NULL will not be modified.';
+REVOKE ALL ON FUNCTION cron.alter_job(bigint, text, text, text, text, boolean) FROM PUBLIC;
+
+/* ---- managing jobs: with options ---- */
+
+CREATE FUNCTION cron.schedule(job_name text, schedule text, command text, options jsonb) RETURNS bigint
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_schedule_with_options';
+COMMENT ON FUNCTION cron.schedule(text, text, text, jsonb)
+  IS 'Schedule a named job with options, such as {"timezone": "Europe/Berlin"}: returns its jobid. The keys are columns of cron.job.';
+
+CREATE FUNCTION cron.alter_job(job_id bigint, options jsonb) RETURNS void
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_alter_job_options';
+COMMENT ON FUNCTION cron.alter_job(bigint, jsonb)
+  IS 'Alter a job of the caller''s: each key of options is set, null resets it. Keys are name, schedule, command, database, username, active and the option columns of cron.job.';
+
+/* ---- when is it due? ---- */
+
+CREATE FUNCTION cron.next_runs(schedule text, timezone text DEFAULT NULL,
+                               from_time timestamptz DEFAULT pg_catalog.now(), n int DEFAULT 5)
+  RETURNS SETOF timestamptz
+  LANGUAGE C STABLE PARALLEL SAFE ROWS 5 AS 'MODULE_PATHNAME', 'clockwork_next_runs';
+COMMENT ON FUNCTION cron.next_runs(text, text, timestamptz, int)
+  IS 'The next n due times of a schedule strictly after from_time; no rows if there are none. NULL timezone means cron.timezone; an interval is counted from from_time.';
+
+CREATE FUNCTION cron.explain(schedule text, timezone text DEFAULT NULL,
+                             from_time timestamptz DEFAULT pg_catalog.now(), n int DEFAULT 5,
+                             job_name text DEFAULT NULL)
+  RETURNS SETOF text
+  LANGUAGE C STABLE PARALLEL SAFE ROWS 10 AS 'MODULE_PATHNAME', 'clockwork_explain';
+COMMENT ON FUNCTION cron.explain(text, text, timestamptz, int, text)
+  IS 'A schedule explained: its normalised form, its meaning in words, its next n (0 to 100) due times in the zone and in UTC, and what clock changes in the year after from_time do to it. H is resolved for job_name.';
+
+CREATE FUNCTION cron.due_times(job cron.job, from_time timestamptz, to_time timestamptz)
+  RETURNS SETOF timestamptz
+  LANGUAGE C STABLE STRICT PARALLEL SAFE ROWS 100 AS 'MODULE_PATHNAME', 'clockwork_due_times';
+COMMENT ON FUNCTION cron.due_times(cron.job, timestamptz, timestamptz)
+  IS 'The due times of a job after from_time, up to and including to_time, whether it is active or not; no rows if its schedule or time zone is wrong.';
+
+CREATE FUNCTION cron.upcoming(from_time timestamptz DEFAULT pg_catalog.now(),
+                              to_time timestamptz DEFAULT pg_catalog.now()
+                                OPERATOR(pg_catalog.+) '1 day'::pg_catalog.interval)
+  RETURNS TABLE (due_time timestamptz, jobid bigint, jobname text)
+  LANGUAGE SQL STABLE PARALLEL SAFE ROWS 1000
+  SET search_path = pg_catalog, pg_temp
+  AS $$
+    SELECT due.due_time, job.jobid, job.jobname
+      FROM cron.job AS job,
+           LATERAL cron.due_times(job, upcoming.from_time, upcoming.to_time) AS due (due_time)
+     WHERE job.active
+     ORDER BY due.due_time, job.jobid
+  $$;
+COMMENT ON FUNCTION cron.upcoming(timestamptz, timestamptz)
+  IS 'All due times of the active jobs the caller may see, after from_time, up to and including to_time (a day from now unless given).';
