@@ -1,0 +1,1 @@
+"""The tests: unit, regress, isolation, server, upgrade, house, docker."""

@@ -1,0 +1,1 @@
+"""The fuzz target of the schedule core, and the inputs it has found worth keeping."""

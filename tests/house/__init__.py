@@ -1,0 +1,1 @@
+"""Tests of the house itself: its layers, and that every file says what it is for."""

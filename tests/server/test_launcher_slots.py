@@ -1,0 +1,220 @@
+"""Slots and workers: the cap is kept, everybody gets a turn, and waiting costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.server.support.jobs import (
+    FINAL,
+    Task,
+    at,
+    one,
+    rows,
+    run_each,
+    runs,
+    runs_of,
+    schedule,
+    unfinished,
+    wait_for_runs,
+    workers,
+)
+from tests.server.support.watching import most_at_once, processor_seconds, sample, wait_for_launcher, wakeups
+from tests.support.servers import Server
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+WaitUntil = Callable[..., Any]
+
+
+@pytest.mark.settings({"cron.max_running_jobs": 3})
+def test_the_cap_is_never_exceeded_and_everybody_gets_a_turn(fresh_server: Server, wait_until: WaitUntil) -> None:
+    with fresh_server.connect() as conn, fresh_server.connect() as watcher:
+        when = at(conn)
+        with conn.transaction():
+            jobs = [schedule(conn, f"job {i}", when, "SELECT pg_sleep(0.3)") for i in range(12)]
+            jobs += [schedule(conn, f"every {i}", "1 second", "SELECT pg_sleep(0.2)") for i in range(4)]
+        most = 0
+
+        def all_done() -> bool:
+            nonlocal most
+            most = max(most, len(workers(watcher)))
+            return not unfinished(conn, jobs)
+
+        wait_until(all_done, message="every job to have run")
+        assert most == 3
+        found = runs(conn, "status = 'succeeded'")
+        assert most_at_once(found) == 3
+        assert {run.jobid for run in found} == set(jobs)
+        waited = runs(conn, "jobid = ANY (%s)", jobs[:12])
+        assert max(run.lateness for run in waited) > 0.8, "nobody had to wait: the test proves nothing"
+
+
+@pytest.mark.settings({"cron.max_running_jobs": 1})
+def test_runs_that_wait_start_in_order_of_priority_and_age(fresh_server: Server, wait_until: WaitUntil) -> None:
+    priorities = [0, 5, 0, 5, -3, 1000, 0]
+    with fresh_server.connect() as conn:
+        blocker = schedule(conn, "blocker", at(conn), "SELECT pg_sleep(2)")
+        with conn.transaction():
+            waiting = [
+                schedule(conn, f"waiting {i}", at(conn, 1 + i * 0.02), "SELECT 1") for i in range(len(priorities))
+            ]
+            for jobid, priority in zip(waiting, priorities, strict=True):
+                conn.execute("UPDATE cron.job SET priority = %s WHERE jobid = %s", [priority, jobid])
+            together = [schedule(conn, f"together {i}", at(conn, 1.5), "SELECT 1") for i in range(6)]
+            same = rows(conn, "SELECT schedule FROM cron.job WHERE jobid = %s", together[0])[0][0]
+            conn.execute("UPDATE cron.job SET schedule = %s, priority = -9 WHERE jobid = ANY (%s)", [same, together])
+        everybody = [*waiting, *together]
+        statuses = "SELECT status FROM cron.job_run_details WHERE jobid = ANY (%s)"
+        wait_until(lambda: len(rows(conn, statuses, everybody)) == len(everybody), message="everybody to be visible")
+        assert rows(conn, statuses, everybody) == [("queued",)] * len(everybody)
+        assert runs_of(conn, blocker)[0].end_time is None
+        wait_until(lambda: not unfinished(conn, everybody), message="everybody to have run")
+        order = [
+            jobid
+            for (jobid,) in rows(
+                conn, "SELECT jobid FROM cron.job_run_details WHERE jobid <> %s ORDER BY start_time", blocker
+            )
+        ]
+        expected = [jobid for _, _, jobid in sorted((-p, i, waiting[i]) for i, p in enumerate(priorities))]
+        assert order[: len(waiting)] == expected
+        assert order[len(waiting) :] == together, "equal rank: first scheduled, first started"
+
+
+@pytest.mark.settings({"cron.max_running_jobs": 1})
+def test_a_slot_is_free_again_as_soon_as_its_process_is_gone(fresh_server: Server) -> None:
+    """Many short runs one after the other: a process that ends unnoticed would hold the only slot for half a minute."""
+    with fresh_server.connect() as conn:
+        for _ in range(6):
+            found = run_each(conn, {str(i): "SELECT 1" for i in range(30)}, lead=0.3, timeout=20)
+            assert max(run.lateness for run in found.values()) < 10
+
+
+@pytest.mark.local_only
+@pytest.mark.settings({"max_worker_processes": 4, "cron.max_running_jobs": 20})
+def test_without_a_free_worker_runs_wait_without_spinning(fresh_server: Server, wait_until: WaitUntil) -> None:
+    with fresh_server.connect() as conn:
+        launcher = wait_for_launcher(conn)
+        when = at(conn)
+        with conn.transaction():
+            for i in range(6):
+                schedule(conn, f"blocker {i}", when, "SELECT pg_sleep(60)")
+        wait_until(lambda: "no background worker is free for a due job" in fresh_server.log(), message="the shortage")
+        with conn.transaction():
+            waiting = [schedule(conn, f"waiting {i}", at(conn), "SELECT 1") for i in range(3)]
+            gone, off = (schedule(conn, name, at(conn), "SELECT 1") for name in ("gone", "off"))
+        everybody = [*waiting, gone, off]
+        seen = "SELECT count(*) FROM cron.job_run_details WHERE jobid = ANY (%s)"
+        wait_until(lambda: one(conn, seen, everybody) == 5, message="the runs that wait to be visible")
+        conn.execute("SELECT cron.unschedule(%s::bigint)", [gone])
+        conn.execute("SELECT cron.alter_job(%s, active := false)", [off])
+
+        # Three seconds in which nothing may happen: absence is what is asserted.
+        before, woken = processor_seconds(launcher), wakeups(launcher)
+        free = sample(3, lambda: one(conn, seen + " AND status = ANY (%s)", waiting, list(FINAL)))
+        used, woken = processor_seconds(launcher) - before, wakeups(launcher) - woken
+        assert set(free) == {0}, "a run that waits for a worker ended"
+        assert used < 0.15, f"the launcher used {used:.2f} s in 3 s of waiting"
+        assert woken < 60, f"the launcher woke {woken} times in 3 s of waiting"
+
+        conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'")
+        conn.execute("SELECT cron.unschedule(jobid) FROM cron.job WHERE jobname LIKE 'blocker%'")
+
+        def waiters_ran() -> bool:
+            conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'")
+            return not unfinished(conn, everybody)
+
+        wait_until(waiters_ran, message="the waiting runs to have run")
+        assert [run.status for run in runs(conn, "jobid = ANY (%s)", waiting)] == ["succeeded"] * 3
+        assert [(run.status, run.reason) for run in runs_of(conn, gone)] == [("skipped", "unscheduled")]
+        assert [(run.status, run.reason) for run in runs_of(conn, off)] == [("skipped", "inactive")]
+        assert fresh_server.log().count("no background worker is free for a due job") == 1
+        assert (
+            "cron.max_running_jobs is 20, but max_worker_processes (4) leaves room for 3 at most" in fresh_server.log()
+        )
+
+
+@pytest.mark.local_only
+def test_a_worker_that_cannot_connect_yet_costs_the_launcher_nothing(server: Server, conn: Connection) -> None:
+    """A worker waits for the lock that ALTER DATABASE holds on its database; others run meanwhile."""
+    conn.execute("CREATE DATABASE slots_locked")
+    try:
+        launcher = wait_for_launcher(conn)
+        with server.connect() as holder:
+            holder.execute("BEGIN")
+            holder.execute("ALTER DATABASE slots_locked RENAME TO slots_renamed")
+            stuck = schedule(conn, "stuck", at(conn), "SELECT 1", database="slots_locked")
+            assert run_each(conn, {"other": "SELECT 1"})["other"].status == "succeeded"
+            # Two seconds of waiting: the processor time is what is asserted.
+            before, woken = processor_seconds(launcher), wakeups(launcher)
+            statuses = {run.status for (run,) in sample(2, lambda: runs_of(conn, stuck))}
+            used, woken = processor_seconds(launcher) - before, wakeups(launcher) - woken
+            holder.execute("ROLLBACK")
+        assert statuses == {"starting"}
+        assert used < 0.1, f"the launcher used {used:.2f} s in 2 s of waiting"
+        assert woken < 60, f"the launcher woke {woken} times in 2 s of waiting"
+        (run,) = wait_for_runs(conn, stuck)
+        assert run.status == "succeeded", run.return_message
+    finally:
+        conn.execute("DROP DATABASE slots_locked WITH (FORCE)")
+
+
+def test_three_hundred_jobs_due_at_once_all_run(conn: Connection) -> None:
+    found = run_each(conn, {str(i): "SELECT 1" for i in range(300)}, lead=1.5)
+    assert {run.status for run in found.values()} == {"succeeded"}
+    assert most_at_once(found.values()) <= 32
+    assert max(run.lateness for run in found.values()) < 20
+
+
+@pytest.mark.local_only
+def test_ten_thousand_jobs_committed_together_are_no_burden(fresh_server: Server, wait_until: WaitUntil) -> None:
+    with fresh_server.connect() as conn:
+        launcher = wait_for_launcher(conn)
+        before = processor_seconds(launcher)
+        with conn.transaction():
+            conn.execute(
+                "SELECT cron.schedule('bulk ' || i, '0 0 29 2 *', 'SELECT 1') FROM generate_series(1, 10000) i"
+            )
+        # The last one scheduled is noticed as quickly as if it were alone.
+        alone = schedule(conn, "alone", "1 second", "SELECT 1")
+        first = wait_for_runs(conn, alone)[0]
+        assert first.due_time == one(conn, "SELECT schedule_anchor FROM cron.job WHERE jobid = %s", alone) + timedelta(
+            seconds=1
+        )
+        assert 0 <= first.lateness < 1
+        loading = processor_seconds(launcher) - before
+        assert loading < 3, f"loading 10,000 jobs cost {loading:.2f} s"
+
+        # A sample of them, from both ends and the middle: each is known to the launcher.
+        bulk = rows(conn, "SELECT jobid FROM cron.job WHERE jobname LIKE 'bulk %' ORDER BY jobid")
+        sampled = [jobid for (jobid,) in (bulk[0], bulk[1], bulk[4999], bulk[-2], bulk[-1])]
+        conn.execute("UPDATE cron.job SET schedule = '1 second' WHERE jobid = ANY (%s)", [sampled])
+        wait_until(lambda: not unfinished(conn, sampled), message="the sample to have run")
+        conn.execute("UPDATE cron.job SET active = false WHERE jobid = ANY (%s)", [[*sampled, alone]])
+        wait_until(lambda: workers(conn) == [], message="the last runs to end")
+
+        # Two idle seconds: ten thousand jobs that are not due may not keep the launcher busy.
+        before = processor_seconds(launcher)
+        sample(2, lambda: None, pause=0.5)
+        assert processor_seconds(launcher) - before < 0.1
+
+        # A change of one job costs one job's work.
+        before = processor_seconds(launcher)
+        for i in range(50):
+            conn.execute("UPDATE cron.job SET command = %s WHERE jobid = %s", [f"SELECT {i}", sampled[0]])
+        sample(0.5, lambda: None, pause=0.25)
+        assert processor_seconds(launcher) - before < 0.3
+        conn.execute("TRUNCATE cron.job")
+
+
+def test_a_task_can_run_where_many_others_wait_for_the_same_row(conn: Connection) -> None:
+    """More runs than slots that all wait for one lock: the cap holds them, and all of them end."""
+    conn.execute("DROP TABLE IF EXISTS public.counter; CREATE TABLE public.counter (n int)")
+    conn.execute("INSERT INTO public.counter VALUES (0)")
+    found = run_each(conn, {str(i): Task("UPDATE public.counter SET n = n + 1") for i in range(60)})
+    assert {run.status for run in found.values()} == {"succeeded"}
+    assert rows(conn, "SELECT n FROM public.counter") == [(60,)]
+    conn.execute("DROP TABLE public.counter")

@@ -1,0 +1,1 @@
+"""Small pytest plugins: which servers to test on, the servers, the fixtures, and patience."""
