@@ -181,10 +181,17 @@ COMMENT ON COLUMN cron.job_run_details.command_tag IS 'Command tag of the last s
 COMMENT ON COLUMN cron.job_run_details.row_count IS 'Rows processed by the last statement, where it counts them.';
 COMMENT ON COLUMN cron.job_run_details.label IS 'Label given to the run.';
 
+-- The same columns in the same order: records move from here to there as they are.
+CREATE TABLE cron.record_backlog (
+  LIKE cron.job_run_details INCLUDING DEFAULTS INCLUDING INDEXES INCLUDING COMMENTS
+);
+COMMENT ON TABLE cron.record_backlog IS 'Run records that cron.job_run_details would not take (a lock, a trigger); they move there by themselves as soon as it does.';
+
 /* ---- who may see what ---- */
 
 GRANT SELECT ON cron.job TO PUBLIC;
 GRANT SELECT, DELETE ON cron.job_run_details TO PUBLIC;
+GRANT SELECT ON cron.record_backlog TO PUBLIC;
 GRANT SELECT ON SEQUENCE cron.jobid_seq TO PUBLIC;
 GRANT SELECT ON SEQUENCE cron.runid_seq TO PUBLIC;
 
@@ -198,9 +205,15 @@ CREATE POLICY cron_job_run_details_policy ON cron.job_run_details
   USING (username OPERATOR(pg_catalog.=) CURRENT_USER);
 COMMENT ON POLICY cron_job_run_details_policy ON cron.job_run_details IS 'Users see and delete the records of their own runs.';
 
+ALTER TABLE cron.record_backlog ENABLE ROW LEVEL SECURITY;
+CREATE POLICY cron_record_backlog_policy ON cron.record_backlog
+  USING (username OPERATOR(pg_catalog.=) CURRENT_USER);
+COMMENT ON POLICY cron_record_backlog_policy ON cron.record_backlog IS 'Users see the records of their own runs.';
+
 SELECT pg_catalog.pg_extension_config_dump('cron.job', '');
 SELECT pg_catalog.pg_extension_config_dump('cron.jobid_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('cron.job_run_details', '');
+SELECT pg_catalog.pg_extension_config_dump('cron.record_backlog', '');
 SELECT pg_catalog.pg_extension_config_dump('cron.runid_seq', '');
 
 /* ---- telling the launcher ---- */

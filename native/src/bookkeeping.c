@@ -5,7 +5,11 @@
  * transaction, and then makes them true in memory.  If that fails, each entry
  * is tried in a transaction of its own, so that one that cannot be written (a
  * locked row, somebody's trigger, an index that refuses a long text) holds up
- * nobody else; it is tried again later, alone.
+ * nobody else.  What the history does not take even alone goes to the backlog,
+ * a table of the same shape, from where it moves when the history takes it: a
+ * locked or broken history stops no job, and no record is lost.  What neither
+ * takes (a full disk) is kept in memory and tried again, for as long as it
+ * takes.
  */
 #include "postgres.h"
 
@@ -20,6 +24,7 @@
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -29,12 +34,14 @@
  * them does not hold up the starting of runs. */
 #define RECORDS_PER_PASS 500
 
-/* Nor longer than this for what failed before, or can wait. */
-#define LOCK_TIMEOUT_ALONE "50ms"
+/* After so many lock timeouts in a pass, the whole history is taken as locked
+ * for HISTORY_LOCKED_MS: everything goes to the backlog at once. */
+#define LOCK_TIMEOUTS_PER_PASS 2
+#define HISTORY_LOCKED_MS 1000
 
-/* So many failures to write a record, and it is given up with a warning.
- * Waiting for a lock does not count. */
-#define GIVE_UP_AFTER 20
+/* A history that goes on refusing records is complained about this rarely. */
+#define COMPLAIN_MS 10000
+
 
 typedef enum EntryKind
 {
@@ -53,6 +60,7 @@ typedef struct Entry
 	EntryKind	kind;
 	bool		alone;			/* it failed before, or may have to wait: not with
 								 * others */
+	bool		done;			/* written, or put off */
 	Run		   *run;
 	Late	   *late;
 	Skip	   *skip;
@@ -71,6 +79,9 @@ typedef struct Entry
 static Entry *entries;			/* of this pass */
 static int	nentries;
 static int	entries_space;
+
+static int64 complain_at = 0;	/* monotonic; no complaint about the history
+								 * before */
 
 static Entry *
 add_entry(EntryKind kind)
@@ -106,6 +117,18 @@ identify(RunIdentity *identity, const Run *run)
 		identity->username = definition->username;
 		identity->command = definition->command;
 	}
+}
+
+/* The same for a run in a slot, whose job may be gone.  Needs a transaction. */
+static void
+identify_in_slot(RunIdentity *identity, const Run *run)
+{
+	RunSlot    *slot = clockwork_shmem_slot(run->slot);
+
+	identify(identity, run);
+	identity->database = get_database_name(slot->database);
+	identity->username = GetUserNameFromId(slot->role, true);
+	identity->command = clockwork_shmem_text(slot->command);
 }
 
 /*
@@ -199,13 +222,20 @@ has_ended(Run *run)
 }
 
 static void
-write_ending(Entry *entry)
+write_ending(Entry *entry, bool to_backlog)
 {
 	Run		   *run = entry->run;
 	RunEnding	ending;
 
 	describe_ending(&ending, clockwork_shmem_slot(run->slot));
-	if (run->runid != 0)
+	if (to_backlog)
+	{
+		RunIdentity identity;
+
+		identify_in_slot(&identity, run);
+		(void) clockwork_run_log_keep(run->runid, &identity, &ending);
+	}
+	else if (run->runid != 0)
 		clockwork_run_log_finish(run->runid, &ending);
 	say_later(entry, run->jobid, ending.elevel == 0 ? "completed" : "failed", ending.message);
 }
@@ -238,7 +268,7 @@ keep_text(const char *text)
 }
 
 /*
- * The record of an end cannot be written now.  The end is kept in memory, so
+ * The record of an end can be written nowhere.  The end is kept in memory, so
  * that the slot is free for others; should the launcher die before it is
  * written, the record is closed as one that was interrupted.
  */
@@ -251,6 +281,10 @@ put_off_ending(Run *run)
 	{
 		late = MemoryContextAllocZero(launcher.run_context, sizeof(Late));
 		late->runid = run->runid;
+		late->jobid = run->jobid;
+		late->due_time = run->due_time;
+		late->attempt = run->attempt;
+		late->trigger = run->trigger;
 		clockwork_session_begin();
 		describe_ending(&late->ending, clockwork_shmem_slot(run->slot));
 		late->ending.message = keep_text(late->ending.message);
@@ -264,19 +298,6 @@ put_off_ending(Run *run)
 	confirm_ending(run);
 }
 
-static void
-put_off_late(Late *late, bool is_lock)
-{
-	if (!is_lock && ++late->failures > GIVE_UP_AFTER)
-	{
-		ereport(WARNING,
-				(errmsg("the end of run " INT64_FORMAT " could not be recorded: it %s",
-						late->runid, late->ending.status)));
-		clockwork_run_free_late(late);
-		return;
-	}
-	late->retry_at = clockwork_run_next_try(late->tries++);
-}
 
 /* -- running -- */
 
@@ -376,7 +397,7 @@ gather_beginning(int slot_index)
 }
 
 static void
-write_beginning(Entry *entry)
+write_beginning(Entry *entry, bool to_backlog)
 {
 	Run		   *run = entry->run;
 	RunIdentity identity;
@@ -389,14 +410,18 @@ write_beginning(Entry *entry)
 	entry->is_over = find_obstacle(&run->job->definition, &database, &role, &obstacle);
 	if (entry->is_over)
 	{
-		if (run->runid != 0)
+		if (to_backlog)
+			(void) clockwork_run_log_keep(run->runid, &identity, &obstacle);
+		else if (run->runid != 0)
 			clockwork_run_log_finish(run->runid, &obstacle);
 		else if (cron_log_run)
 			(void) clockwork_run_log_insert_ended(&identity, &obstacle);
 		say_later(entry, run->jobid, "failed", obstacle.message);
 		return;
 	}
-	if (run->runid != 0)
+	if (to_backlog)
+		entry->runid = clockwork_run_log_keep(run->runid, &identity, &(RunEnding) {.status = "starting"});
+	else if (run->runid != 0)
 		clockwork_run_log_start(run->runid, &identity);
 	else if (cron_log_run)
 	{
@@ -436,24 +461,12 @@ confirm_beginning(Entry *entry)
 	clockwork_run_destroy(run);
 }
 
-/* Without a record no run: it waits aside, or is given up. */
+/* Without a record no run: it waits aside. */
 static void
-put_off_beginning(Run *run, bool is_lock)
+put_off_beginning(Run *run)
 {
 	clockwork_run_release_slot(run);
 	remove_from_unrecorded(run);
-	if (!is_lock && ++run->failures > GIVE_UP_AFTER)
-	{
-		ereport(WARNING,
-				(errmsg("cron job " INT64_FORMAT " did not run at its due time %s: its record could not be written",
-						run->jobid, timestamptz_to_str(run->due_time))));
-		if (run->runid != 0)
-			clockwork_run_skip_due_time(run->job, run->due_time, run->runid, "unrecordable",
-										"its beginning could not be recorded");
-		clockwork_run_promote_waiting(run->job);
-		clockwork_run_destroy(run);
-		return;
-	}
 	run->retry_at = clockwork_run_next_try(run->tries++);
 	dlist_push_tail(&launcher.held_runs, &run->unrecorded);
 	run->is_held = true;
@@ -480,12 +493,14 @@ take_up_held_runs(void)
 /* -- queued and skipped due times -- */
 
 static void
-write_queued(Entry *entry)
+write_queued(Entry *entry, bool to_backlog)
 {
 	RunIdentity identity;
 
 	identify(&identity, entry->run);
-	entry->runid = clockwork_run_log_insert(&identity, "queued");
+	entry->runid = to_backlog ?
+		clockwork_run_log_keep(0, &identity, &(RunEnding) {.status = "queued"}) :
+		clockwork_run_log_insert(&identity, "queued");
 	if (entry->runid == 0)
 		entry->runid = RUNID_TAKEN;
 }
@@ -511,7 +526,7 @@ confirm_queued(Entry *entry)
 }
 
 static void
-write_skip(Entry *entry)
+write_skip(Entry *entry, bool to_backlog)
 {
 	const Skip *skip = entry->skip;
 	Job		   *job = clockwork_job_list_find(skip->jobid);
@@ -531,23 +546,35 @@ write_skip(Entry *entry)
 	ending.reason = skip->reason;
 	ending.message = skip->message;
 	ending.end_time = launcher.now.wall;
-	if (skip->runid != 0)
+	if (to_backlog)
+		(void) clockwork_run_log_keep(skip->runid, &identity, &ending);
+	else if (skip->runid != 0)
 		clockwork_run_log_finish(skip->runid, &ending);
 	else
 		(void) clockwork_run_log_insert_ended(&identity, &ending);
 }
 
 static void
-put_off_skip(Skip *skip, bool is_lock)
+write_late(Late *late, bool to_backlog)
 {
-	if (!is_lock && ++skip->failures > GIVE_UP_AFTER)
+	RunIdentity identity;
+
+	if (!to_backlog)
 	{
-		ereport(WARNING,
-				(errmsg("cron job " INT64_FORMAT " has no record of its due time %s: %s",
-						skip->jobid, timestamptz_to_str(skip->due_time), skip->message)));
-		clockwork_run_free_skip(skip);
+		clockwork_run_log_finish(late->runid, &late->ending);
 		return;
 	}
+	memset(&identity, 0, sizeof(identity));
+	identity.jobid = late->jobid;
+	identity.due_time = late->due_time;
+	identity.attempt = late->attempt;
+	identity.trigger = late->trigger;
+	(void) clockwork_run_log_keep(late->runid, &identity, &late->ending);
+}
+
+static void
+put_off_skip(Skip *skip)
+{
 	skip->retry_at = clockwork_run_next_try(skip->tries++);
 	dlist_delete(&skip->node);
 	dlist_push_tail(&launcher.skips, &skip->node);
@@ -695,28 +722,50 @@ gather_entries(void)
 	launcher.problems_pending = false;
 }
 
-static void
-write_entry(Entry *entry)
+/* Can the backlog take it?  What is no record of a run is not for it. */
+static bool
+may_go_to_backlog(const Entry *entry)
 {
 	switch (entry->kind)
 	{
 		case ENTRY_ENDING:
-			write_ending(entry);
+			return entry->run->runid != 0;
+		case ENTRY_BEGIN:
+			return entry->run->runid != 0 || cron_log_run;
+		case ENTRY_LATE:
+		case ENTRY_QUEUED:
+		case ENTRY_SKIP:
+			return true;
+		case ENTRY_RUNNING:
+		case ENTRY_PROBLEM:
+		case ENTRY_RETIRE:
+			break;
+	}
+	return false;
+}
+
+static void
+write_entry(Entry *entry, bool to_backlog)
+{
+	switch (entry->kind)
+	{
+		case ENTRY_ENDING:
+			write_ending(entry, to_backlog);
 			break;
 		case ENTRY_LATE:
-			clockwork_run_log_finish(entry->late->runid, &entry->late->ending);
+			write_late(entry->late, to_backlog);
 			break;
 		case ENTRY_RUNNING:
 			write_running(entry);
 			break;
 		case ENTRY_BEGIN:
-			write_beginning(entry);
+			write_beginning(entry, to_backlog);
 			break;
 		case ENTRY_QUEUED:
-			write_queued(entry);
+			write_queued(entry, to_backlog);
 			break;
 		case ENTRY_SKIP:
-			write_skip(entry);
+			write_skip(entry, to_backlog);
 			break;
 		case ENTRY_PROBLEM:
 			write_problem(entry);
@@ -731,6 +780,7 @@ write_entry(Entry *entry)
 static void
 confirm_entry(Entry *entry)
 {
+	entry->done = true;
 	if (entry->log_line)
 		ereport(LOG, (errmsg("%s", entry->log_line)));
 	switch (entry->kind)
@@ -773,80 +823,89 @@ unwrite_entry(Entry *entry)
 		clockwork_shmem_free_text(&clockwork_shmem_slot(entry->run->slot)->command);
 }
 
-/* It could not be written even alone. */
+/* It could be written nowhere. */
 static void
-put_off_entry(Entry *entry, bool is_lock)
+put_off_entry(Entry *entry)
 {
+	entry->done = true;
 	switch (entry->kind)
 	{
 		case ENTRY_ENDING:
 			put_off_ending(entry->run);
 			break;
 		case ENTRY_LATE:
-			put_off_late(entry->late, is_lock);
+			entry->late->retry_at = clockwork_run_next_try(entry->late->tries++);
 			break;
 		case ENTRY_RUNNING:
 			entry->run->shown_running = true;	/* its end will be shown */
 			break;
 		case ENTRY_BEGIN:
-			put_off_beginning(entry->run, is_lock);
+			put_off_beginning(entry->run);
 			break;
 		case ENTRY_QUEUED:
 			remove_from_unrecorded(entry->run); /* its beginning will be shown */
 			entry->run->is_unrecordable = true;
 			break;
 		case ENTRY_SKIP:
-			put_off_skip(entry->skip, is_lock);
+			put_off_skip(entry->skip);
 			break;
 		case ENTRY_PROBLEM:
 			confirm_problem(entry->job);	/* the log has it */
 			break;
 		case ENTRY_RETIRE:
 			/* It is never due again in any case: no hurry. */
-			if (is_lock || ++entry->retiree->failures <= GIVE_UP_AFTER)
-				entry->retiree->retry_at = clockwork_run_next_try(entry->retiree->tries++);
-			else
-				clockwork_run_free_retiree(entry->retiree);
+			entry->retiree->retry_at = clockwork_run_next_try(entry->retiree->tries++);
 			break;
 	}
 }
 
+/* What one transaction is to write, and where. */
+typedef struct Batch
+{
+	Entry	   *only;			/* NULL: all that may be written together */
+	bool		to_backlog;
+} Batch;
+
+static bool
+is_in_batch(const Batch *batch, const Entry *entry)
+{
+	if (batch->only)
+		return entry == batch->only;
+	return !entry->done && (batch->to_backlog ? may_go_to_backlog(entry) : !entry->alone);
+}
+
 /*
- * Write one entry, or (NULL) all that may be written together, in one
- * transaction.  Without the extension there is nowhere to write: what ended
- * has simply ended.
+ * Write a batch in one transaction.  Without the extension there is nowhere to
+ * write: what ended has simply ended.
  */
 static void
-write_entries(Entry *only)
+write_batch(const Batch *batch)
 {
 	ExtensionObjects objects;
+	ExtensionSection section;
+	bool		is_there;
 
 	clockwork_session_begin();
-	if (clockwork_extension_find(&objects) && objects.job == launcher.job_table)
-	{
-		ExtensionSection section;
-
+	is_there = clockwork_extension_find(&objects) && objects.job == launcher.job_table;
+	if (is_there)
 		clockwork_extension_enter(&section, objects.owner);
-		if (only)
-			write_entry(only);
-		for (int i = 0; only == NULL && i < nentries; i++)
-			if (!entries[i].alone)
-				write_entry(&entries[i]);
-		clockwork_extension_leave(&section);
-	}
 	else
-	{
-		/* Nowhere to record a beginning: no run. */
 		launcher.must_load = true;
-		if (only)
-			only->is_over = true;
-		for (int i = 0; only == NULL && i < nentries; i++)
-			if (!entries[i].alone)
-				entries[i].is_over = true;
+	for (int i = 0; i < nentries; i++)
+	{
+		if (!is_in_batch(batch, &entries[i]))
+			continue;
+		if (is_there)
+			write_entry(&entries[i], batch->to_backlog);
+		else
+			entries[i].is_over = true;	/* nowhere to record a beginning: no run */
 	}
+	if (is_there)
+		clockwork_extension_leave(&section);
 	clockwork_session_commit();
 }
 
+/* Has this been tried in an earlier pass, and said why not? */
 static bool
 was_tried(const Entry *entry)
 {
@@ -865,80 +924,141 @@ was_tried(const Entry *entry)
 	}
 }
 
+static bool
+is_empty(const Batch *batch)
+{
+	for (int i = 0; i < nentries; i++)
+		if (is_in_batch(batch, &entries[i]))
+			return false;
+	return true;
+}
+
+/*
+ * What failed together is tried again one by one, and complains then.  What
+ * goes on failing is worth one complaint, not one per try; and a history that
+ * takes nothing is worth one now and then.
+ */
+static bool
+is_quiet(const Batch *batch)
+{
+	if (batch->only == NULL || was_tried(batch->only))
+		return true;
+	if (batch->to_backlog)
+		return false;
+	if (launcher.now.monotonic < complain_at)
+		return true;
+	complain_at = launcher.now.monotonic + COMPLAIN_MS * 1000L;
+	return false;
+}
+
 /* The same, giving back whether it worked; *sqlerrcode says why not. */
 static bool
-try_to_write(Entry *only, int *sqlerrcode)
+try_to_write(const Batch *batch, int *sqlerrcode)
 {
 	volatile bool written = false;
 
+	if (is_empty(batch))
+		return true;
 	PG_TRY();
 	{
-		write_entries(only);
+		write_batch(batch);
 		written = true;
 	}
 	PG_CATCH();
 	{
-		/*
-		 * What failed together is tried again one by one, and complains then.
-		 * Waiting for a lock is worth one complaint, not one per try.
-		 */
-		*sqlerrcode = clockwork_session_recover(launcher.pass_context,
-												only == NULL ||
-												(was_tried(only) &&
-												 geterrcode() == ERRCODE_LOCK_NOT_AVAILABLE));
+		*sqlerrcode = clockwork_session_recover(launcher.pass_context, is_quiet(batch));
 	}
 	PG_END_TRY();
+	for (int i = 0; i < nentries; i++)
+	{
+		if (!is_in_batch(batch, &entries[i]))
+			continue;
+		if (!written)
+			unwrite_entry(&entries[i]);
+		else
+			confirm_entry(&entries[i]);
+	}
 	return written;
 }
 
-static void
-write_alone(Entry *entry)
+static bool
+is_history_locked(void)
 {
-	int			sqlerrcode = 0;
+	return launcher.now.monotonic < launcher.history_locked_until;
+}
 
-	if (try_to_write(entry, &sqlerrcode))
-		confirm_entry(entry);
-	else
+/* Into the history, one by one: what cannot be written holds up nobody. */
+static void
+write_each(void)
+{
+	int			lock_timeouts = 0;
+
+	for (int i = 0; i < nentries; i++)
 	{
-		unwrite_entry(entry);
-		put_off_entry(entry, sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE);
+		Batch		batch = {.only = &entries[i]};
+		int			sqlerrcode = 0;
+
+		if (entries[i].done || try_to_write(&batch, &sqlerrcode))
+			continue;
+		if (sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && entries[i].kind != ENTRY_RETIRE &&
+			++lock_timeouts >= LOCK_TIMEOUTS_PER_PASS)
+		{
+			launcher.history_locked_until = launcher.now.monotonic + HISTORY_LOCKED_MS * 1000L;
+			return;
+		}
 	}
+}
+
+/* Into the backlog: all at once, or else one by one. */
+static void
+write_to_backlog(void)
+{
+	Batch		all = {.to_backlog = true};
+	int			sqlerrcode;
+
+	if (is_empty(&all))
+		return;
+	launcher.has_backlog = true;
+	if (try_to_write(&all, &sqlerrcode))
+		return;
+	for (int i = 0; i < nentries; i++)
+	{
+		Batch		batch = {.only = &entries[i], .to_backlog = true};
+
+		if (!entries[i].done && may_go_to_backlog(&entries[i]))
+			(void) try_to_write(&batch, &sqlerrcode);
+	}
+}
+
+static bool
+is_anything_left(void)
+{
+	for (int i = 0; i < nentries; i++)
+		if (!entries[i].done)
+			return true;
+	return false;
 }
 
 void
 clockwork_bookkeeping_write(void)
 {
-	int			together = 0;
+	Batch		together = {0};
 	int			sqlerrcode;
-	bool		written;
 
 	gather_entries();
-	if (nentries == 0)
+	if (!is_history_locked())
+		(void) try_to_write(&together, &sqlerrcode);
+	if (!is_anything_left())
 		return;
-	for (int i = 0; i < nentries; i++)
-		together += !entries[i].alone;
 
-	written = together > 0 && try_to_write(NULL, &sqlerrcode);
+	/* What follows waits for nobody long: others may be due. */
+	clockwork_session_set("lock_timeout", SESSION_LOCK_TIMEOUT_SHORT);
+	if (!is_history_locked())
+		write_each();
+	write_to_backlog();
 	for (int i = 0; i < nentries; i++)
-	{
-		if (entries[i].alone)
-			continue;
-		if (written)
-			confirm_entry(&entries[i]);
-		else
-		{
-			unwrite_entry(&entries[i]);
-			entries[i].alone = true;
-		}
-	}
-
-	/* Those below wait for nobody long: others may be due. */
-	if (written && together == nentries)
-		return;
-	clockwork_session_set("lock_timeout", LOCK_TIMEOUT_ALONE);
-	for (int i = 0; i < nentries; i++)
-		if (entries[i].alone)
-			write_alone(&entries[i]);
+		if (!entries[i].done)
+			put_off_entry(&entries[i]);
 	clockwork_session_set("lock_timeout", SESSION_LOCK_TIMEOUT);
 }
 

@@ -24,6 +24,8 @@ static bool is_loaded = false;	/* jobs and open records are known */
 static bool has_synced = false; /* has this process looked for them at all? */
 static TimestampTz started_at;	/* when this process began */
 static TimestampTz load_from;	/* in a first load, due times after this count */
+static int64 orphans_up_to = 0; /* records up to here may be orphans; 0: none */
+static int64 close_orphans_at = 0;	/* monotonic; not before that */
 
 /* The job's row is gone, or the extension is. */
 static void
@@ -153,45 +155,73 @@ was_claimed(int64 runid)
 }
 
 /*
- * Deal with the records that a former launcher left open: runs that only
- * waited are taken up again if only the launcher was replaced, everything else
- * that has no live run is closed.
+ * Take up again what a former launcher of this server left waiting.  All other
+ * open records up to here have no live run: see close_orphans.
  */
 static void
 recover_records(void)
 {
-	LiveRuns	live;
-	uint64		closed;
+	int			count;
+	OpenRecord *records;
 
-	if (launcher.panel->recovered && !has_synced)
+	orphans_up_to = clockwork_run_log_newest_runid();
+	if (!launcher.panel->recovered || has_synced)
+		return;
+	records = clockwork_run_log_open_records(&count);
+	for (int i = 0; i < count; i++)
 	{
-		int			count;
-		OpenRecord *records = clockwork_run_log_open_records(&count);
+		bool		is_live = false;
 
-		for (int i = 0; i < count; i++)
-		{
-			bool		is_live = false;
-
-			for (int s = 0; s < launcher.panel->nslots; s++)
-				if (launcher.slot_runs[s] && launcher.slot_runs[s]->runid == records[i].runid)
-					is_live = true;
-			/* One that is starting may have run, unless it never got a worker. */
-			if (!is_live && (!records[i].is_starting || was_claimed(records[i].runid)))
-				requeue(&records[i]);
-		}
+		for (int s = 0; s < launcher.panel->nslots; s++)
+			if (launcher.slot_runs[s] && launcher.slot_runs[s]->runid == records[i].runid)
+				is_live = true;
+		/* One that is starting may have run, unless it never got a worker. */
+		if (!is_live && (!records[i].is_starting || was_claimed(records[i].runid)))
+			requeue(&records[i]);
 	}
+}
 
-	live.count = 0;
-	live.runids = palloc(sizeof(int64) * (clockwork_job_list_count() * 2 + launcher.panel->nslots + 1));
+/* Close the records that were open when this launcher began and have no live run. */
+static void
+close_orphans(const ExtensionObjects *objects)
+{
+	ExtensionSection section;
+	LiveRuns	live = {0};
+	uint64		closed;
+	dlist_iter	iter;
+	int			most = clockwork_job_list_count() * 2 + launcher.panel->nslots + 1;
+
+	dlist_foreach(iter, &launcher.late_endings)
+		most++;
+	clockwork_extension_enter(&section, objects->owner);
+	live.runids = palloc(sizeof(int64) * most);
 	clockwork_job_list_visit(add_live_job, &live);
 	for (int s = 0; s < launcher.panel->nslots; s++)
 		if (launcher.slot_runs[s] && launcher.slot_runs[s]->job == NULL)
 			add_live(live.runids, &live.count, launcher.slot_runs[s]);
-	closed = clockwork_run_log_close_orphans(live.runids, live.count, "server restarted");
+	dlist_foreach(iter, &launcher.late_endings)
+		live.runids[live.count++] = dlist_container(Late, node, iter.cur)->runid;
+	closed = clockwork_run_log_close_orphans(live.runids, live.count, orphans_up_to, "server restarted");
+	clockwork_extension_leave(&section);
 	if (closed > 0)
 		ereport(LOG,
 				(errmsg("pg_clockwork closed " UINT64_FORMAT " run records left open by a former launcher",
 						closed)));
+}
+
+void
+clockwork_job_sync_close_orphans(void)
+{
+	ExtensionObjects objects;
+
+	if (orphans_up_to == 0 || !clockwork_run_is_time(close_orphans_at))
+		return;
+	close_orphans_at = clockwork_run_next_try(0);	/* should it fail */
+	clockwork_session_begin();
+	if (clockwork_extension_find(&objects) && objects.job == launcher.job_table)
+		close_orphans(&objects);
+	clockwork_session_commit();
+	orphans_up_to = 0;
 }
 
 /*
@@ -229,6 +259,7 @@ forget_everything(void)
 {
 	dlist_mutable_iter iter;
 
+	orphans_up_to = 0;
 	clockwork_job_list_begin_load();
 	clockwork_job_list_sweep(drop_job);
 	dlist_foreach_modify(iter, &launcher.skips)

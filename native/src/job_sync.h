@@ -17,4 +17,10 @@ extern void clockwork_job_sync(void);
 /* Are the jobs known, and what a former launcher left dealt with? */
 extern bool clockwork_job_sync_is_loaded(void);
 
+/*
+ * Close the records that a former launcher left open, once after the first
+ * load.  May raise errors, and is then tried again; needs no transaction.
+ */
+extern void clockwork_job_sync_close_orphans(void);
+
 #endif							/* CLOCKWORK_JOB_SYNC_H */

@@ -11,19 +11,17 @@
  *	 collect	turn due times into runs
  *	 write		what ended and what begins: one transaction (bookkeeping.c)
  *	 launch		ask for workers, now that their beginning is on disk
+ *	 catch up	records that the history would not take, move them there
  *
  * The launcher holds no lock, snapshot or transaction while it sleeps.  It
  * survives every error of one job, one row, one missing role or database;
  * FATAL errors (termination, its database dropped) end it, and the postmaster
  * starts the next one, which adopts the runs that go on.
- *
- * Known weakness: while somebody holds a conflicting lock on
- * cron.job_run_details, nothing begins, because a run may not begin before
- * its record is committed.
  */
 #include "postgres.h"
 
 #include "compat.h"
+#include "backlog.h"
 #include "bookkeeping.h"
 #include "clock.h"
 #include "guc.h"
@@ -270,10 +268,7 @@ advance_cursor(void)
 	launcher.panel->cursor = cursor;
 }
 
-/*
- * Do it, and survive its errors.  False if there was one: then everything is
- * read again, after a pause.
- */
+/* Do it, and survive its errors.  False if there was one. */
 static bool
 guarded(void (*verb) (void))
 {
@@ -288,7 +283,7 @@ guarded(void (*verb) (void))
 	PG_CATCH();
 	{
 		(void) clockwork_session_recover(launcher.pass_context, false);
-		launcher.must_load = true;
+		clockwork_session_set("lock_timeout", SESSION_LOCK_TIMEOUT);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(launcher.pass_context);
@@ -327,11 +322,17 @@ pass(void)
 	take_part_in_invalidation();
 	clockwork_run_reap();
 	if (sync_at <= launcher.now.monotonic && !guarded(clockwork_job_sync))
-		sync_at = clockwork_run_next_try(0);	/* the others go on with what is known */
+	{
+		/* Later, everything; until then the others go on with what is known. */
+		launcher.must_load = true;
+		sync_at = clockwork_run_next_try(0);
+	}
+	(void) guarded(clockwork_job_sync_close_orphans);
 	if (clockwork_job_sync_is_loaded())
 		collect();
 	clockwork_bookkeeping_write();
 	launch();
+	(void) guarded(clockwork_backlog_catch_up);
 	advance_cursor();
 }
 
@@ -499,7 +500,10 @@ clockwork_launcher_main(Datum arg)
 			continue;
 		}
 		if (!guarded(pass))
+		{
+			launcher.must_load = true;
 			pause_until = launcher.now.monotonic + RETRY_MS * 1000L;
+		}
 		MemoryContextReset(launcher.pass_context);
 	}
 }

@@ -326,5 +326,6 @@ clockwork_run_list_init(void)
 	dlist_init(&launcher.skips);
 	dlist_init(&launcher.late_endings);
 	dlist_init(&launcher.retirees);
+	launcher.has_backlog = true;	/* a former launcher may have left one */
 	adopt_slots();
 }

@@ -50,7 +50,6 @@ typedef struct Run
 	bool		is_unrecordable;	/* not as queued */
 	bool		is_held;		/* is it in held_runs (by `unrecorded`)? */
 	int			tries;
-	int			failures;		/* tries that failed for more than a lock */
 	int64		retry_at;		/* monotonic */
 } Run;
 
@@ -66,7 +65,6 @@ typedef struct Skip
 	char	   *database;		/* kept here: the job may be gone by then */
 	char	   *username;
 	int			tries;
-	int			failures;		/* tries that failed for more than a lock */
 	int64		retry_at;		/* monotonic */
 } Skip;
 
@@ -75,9 +73,12 @@ typedef struct Late
 {
 	dlist_node	node;
 	int64		runid;
+	int64		jobid;
+	TimestampTz due_time;
+	int32		attempt;
+	const char *trigger;
 	RunEnding	ending;			/* its texts are its own */
 	int			tries;
-	int			failures;		/* tries that failed for more than a lock */
 	int64		retry_at;		/* monotonic */
 } Late;
 
@@ -87,7 +88,6 @@ typedef struct Retiree
 	dlist_node	node;
 	int64		jobid;
 	int			tries;
-	int			failures;		/* tries that failed for more than a lock */
 	int64		retry_at;		/* monotonic */
 } Retiree;
 
@@ -113,6 +113,8 @@ typedef struct Launcher
 	Oid			job_table;		/* cron.job; invalid: no extension */
 	bool		must_load;		/* read all jobs, not just the changed ones */
 	bool		problems_pending;	/* some job has one to be reported */
+	bool		has_backlog;	/* there may be records in cron.record_backlog */
+	int64		history_locked_until;	/* monotonic; until then it is not tried */
 	TimestampTz missed_until;	/* due times up to here have been missed */
 	int64		retry_at;		/* monotonic; 0: nothing waits for a retry */
 } Launcher;

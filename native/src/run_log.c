@@ -187,14 +187,19 @@ add_ending(Parameters *parameters, const RunEnding *ending)
 
 #define ENDING_TYPES TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, TEXTOID, \
 	TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID
+#define MERGED_ENDING "status = excluded.status, return_message = excluded.return_message," \
+	" start_time = excluded.start_time, end_time = excluded.end_time, job_pid = excluded.job_pid," \
+	" reason = excluded.reason, sqlstate = excluded.sqlstate, detail = excluded.detail," \
+	" hint = excluded.hint, context = excluded.context, command_tag = excluded.command_tag," \
+	" row_count = excluded.row_count"
+#define ENDING_COLUMNS "status, return_message, start_time, end_time, job_pid, reason, sqlstate," \
+	" detail, hint, context, command_tag, row_count"
 
 int64
 clockwork_run_log_insert_ended(const RunIdentity *run, const RunEnding *ending)
 {
 	static Statement statement = {
-		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ","
-		" status, return_message, start_time, end_time, job_pid, reason, sqlstate,"
-		" detail, hint, context, command_tag, row_count)"
+		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", " ENDING_COLUMNS ")"
 		" VALUES ($1, $2, $3, $4, $5, $6, $7,"
 		" $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"
 		" ON CONFLICT (jobid, due_time, attempt) DO NOTHING RETURNING runid",
@@ -208,14 +213,18 @@ clockwork_run_log_insert_ended(const RunIdentity *run, const RunEnding *ending)
 	return returned_runid();
 }
 
+#define START(table) \
+	"UPDATE " table " SET status = 'starting', database = $2, username = $3, command = $4" \
+	" WHERE runid OPERATOR(pg_catalog.=) $1"
+
 void
 clockwork_run_log_start(int64 runid, const RunIdentity *run)
 {
-	static Statement statement = {
-		"UPDATE cron.job_run_details SET status = 'starting',"
-		" database = $2, username = $3, command = $4"
-		" WHERE runid OPERATOR(pg_catalog.=) $1",
-		4, {INT8OID, TEXTOID, TEXTOID, TEXTOID}, NULL
+	static Statement in_history = {
+		START("cron.job_run_details"), 4, {INT8OID, TEXTOID, TEXTOID, TEXTOID}, NULL
+	};
+	static Statement in_backlog = {
+		START("cron.record_backlog"), 4, {INT8OID, TEXTOID, TEXTOID, TEXTOID}, NULL
 	};
 	Parameters	parameters = {0};
 
@@ -223,7 +232,9 @@ clockwork_run_log_start(int64 runid, const RunIdentity *run)
 	add_text(&parameters, run->database);
 	add_text(&parameters, run->username);
 	add_text(&parameters, run->command);
-	execute(&statement, &parameters);
+	execute(&in_history, &parameters);
+	if (SPI_processed == 0)
+		execute(&in_backlog, &parameters);
 }
 
 void
@@ -242,20 +253,103 @@ clockwork_run_log_running(int64 runid, int pid, TimestampTz start_time)
 	execute(&statement, &parameters);
 }
 
+#define FINISH(table) \
+	"UPDATE " table " SET status = $2, return_message = $3," \
+	" start_time = $4, end_time = $5, job_pid = $6, reason = $7, sqlstate = $8," \
+	" detail = $9, hint = $10, context = $11, command_tag = $12, row_count = $13" \
+	" WHERE runid OPERATOR(pg_catalog.=) $1"
+
 void
 clockwork_run_log_finish(int64 runid, const RunEnding *ending)
 {
-	static Statement statement = {
-		"UPDATE cron.job_run_details SET status = $2, return_message = $3,"
-		" start_time = $4, end_time = $5, job_pid = $6, reason = $7, sqlstate = $8,"
-		" detail = $9, hint = $10, context = $11, command_tag = $12, row_count = $13"
-		" WHERE runid OPERATOR(pg_catalog.=) $1",
-		13, {INT8OID, ENDING_TYPES}, NULL
+	static Statement in_history = {
+		FINISH("cron.job_run_details"), 13, {INT8OID, ENDING_TYPES}, NULL
+	};
+	static Statement in_backlog = {
+		FINISH("cron.record_backlog"), 13, {INT8OID, ENDING_TYPES}, NULL
 	};
 	Parameters	parameters = {0};
 
 	add_int8(&parameters, runid, false);
 	add_ending(&parameters, ending);
+	execute(&in_history, &parameters);
+	if (SPI_processed == 0)
+		execute(&in_backlog, &parameters);
+}
+
+int64
+clockwork_run_log_keep(int64 runid, const RunIdentity *run, const RunEnding *ending)
+{
+	static Statement statement = {
+		"INSERT INTO cron.record_backlog AS b (runid, " IDENTITY_COLUMNS ", " ENDING_COLUMNS ")"
+		" VALUES (COALESCE($1, pg_catalog.nextval('cron.runid_seq')),"
+		" $2, $3, $4, $5, $6, $7, $8,"
+		" $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"
+		" ON CONFLICT (runid) DO UPDATE SET " MERGED_ENDING
+		" RETURNING b.runid",
+		20, {INT8OID, IDENTITY_TYPES, ENDING_TYPES}, NULL
+	};
+	Parameters	parameters = {0};
+
+	add_int8(&parameters, runid, runid == 0);
+	add_identity(&parameters, run);
+	add_ending(&parameters, ending);
+	execute(&statement, &parameters);
+	return returned_runid();
+}
+
+int
+clockwork_run_log_backlog(int64 after, int64 *runids, int most)
+{
+	static Statement statement = {
+		"SELECT runid FROM cron.record_backlog WHERE runid OPERATOR(pg_catalog.>) $1"
+		" ORDER BY runid LIMIT $2",
+		2, {INT8OID, INT4OID}, NULL
+	};
+	Parameters	parameters = {0};
+	int			count;
+
+	add_int8(&parameters, after, false);
+	add_int4(&parameters, most, false);
+	execute(&statement, &parameters);
+	count = (int) SPI_processed;
+	for (int i = 0; i < count; i++)
+	{
+		bool		is_null;
+
+		runids[i] = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
+												1, &is_null));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return count;
+}
+
+static Datum
+int8_array(const int64 *values, int count)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(count, 1));
+
+	for (int i = 0; i < count; i++)
+		elements[i] = Int64GetDatum(values[i]);
+	return PointerGetDatum(construct_array(elements, count, INT8OID, sizeof(int64),
+										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+void
+clockwork_run_log_catch_up(const int64 *runids, int count)
+{
+	/* What is final in the history stays as it is. */
+	static Statement statement = {
+		"WITH taken AS"
+		" (DELETE FROM cron.record_backlog WHERE runid OPERATOR(pg_catalog.=) ANY ($1) RETURNING *)"
+		" INSERT INTO cron.job_run_details AS d SELECT taken.* FROM taken"
+		" ON CONFLICT (runid) DO UPDATE SET " MERGED_ENDING
+		" WHERE d.status OPERATOR(pg_catalog.=) ANY ('{queued,starting,running}'::pg_catalog.text[])",
+		1, {INT8ARRAYOID}, NULL
+	};
+	Parameters	parameters = {0};
+
+	add(&parameters, false, int8_array(runids, count));
 	execute(&statement, &parameters);
 }
 
@@ -263,9 +357,7 @@ void
 clockwork_run_log_problem(const RunIdentity *run, const RunEnding *ending)
 {
 	static Statement statement = {
-		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ","
-		" status, return_message, start_time, end_time, job_pid, reason, sqlstate,"
-		" detail, hint, context, command_tag, row_count)"
+		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", " ENDING_COLUMNS ")"
 		" SELECT $1, $2, $3, $4, $5, $6, $7,"
 		" $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19"
 		" WHERE NOT EXISTS (SELECT FROM"
@@ -287,7 +379,8 @@ clockwork_run_log_newest_due_time(void)
 {
 	static Statement statement = {
 		"SELECT pg_catalog.max(newest.due_time) FROM"
-		" (SELECT due_time FROM cron.job_run_details ORDER BY runid DESC LIMIT 1000) AS newest",
+		" ((SELECT due_time FROM cron.job_run_details ORDER BY runid DESC LIMIT 1000)"
+		"  UNION ALL (SELECT due_time FROM cron.record_backlog ORDER BY runid DESC LIMIT 1000)) AS newest",
 		0, {0}, NULL
 	};
 	Parameters	parameters = {0};
@@ -299,6 +392,18 @@ clockwork_run_log_newest_due_time(void)
 		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null);
 	SPI_freetuptable(SPI_tuptable);
 	return is_null ? 0 : DatumGetTimestampTz(value);
+}
+
+int64
+clockwork_run_log_newest_runid(void)
+{
+	static Statement statement = {
+		"SELECT last_value AS runid FROM cron.runid_seq", 0, {0}, NULL
+	};
+	Parameters	parameters = {0};
+
+	execute(&statement, &parameters);
+	return returned_runid();
 }
 
 /* The word for what made a run, as a constant. */
@@ -320,7 +425,10 @@ clockwork_run_log_open_records(int *count)
 {
 	static Statement statement = {
 		"SELECT runid, jobid, due_time, attempt, trigger,"
-		" status OPERATOR(pg_catalog.=) 'starting' FROM cron.job_run_details"
+		" status OPERATOR(pg_catalog.=) 'starting' FROM"
+		" (SELECT runid, jobid, due_time, attempt, trigger, status FROM cron.job_run_details"
+		"   WHERE runid OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT b.runid FROM cron.record_backlog b))"
+		"  UNION ALL SELECT runid, jobid, due_time, attempt, trigger, status FROM cron.record_backlog) AS r"
 		" WHERE status OPERATOR(pg_catalog.=) ANY ('{queued,starting}'::pg_catalog.text[])"
 		" AND jobid IS NOT NULL AND due_time IS NOT NULL AND attempt IS NOT NULL"
 		" ORDER BY due_time, runid",
@@ -351,31 +459,37 @@ clockwork_run_log_open_records(int *count)
 	return records;
 }
 
+/* pg_cron's words for open records too: a history may have come from it. */
+#define CLOSE_ORPHANS(table) \
+	"UPDATE " table " SET" \
+	" status = CASE WHEN status OPERATOR(pg_catalog.=) 'queued' THEN 'skipped' ELSE 'failed' END," \
+	" return_message = $2, reason = 'server_restart'," \
+	" end_time = pg_catalog.clock_timestamp()" \
+	" WHERE status OPERATOR(pg_catalog.=) ANY" \
+	"  ('{queued,starting,running,connecting,sending}'::pg_catalog.text[])" \
+	" AND runid OPERATOR(pg_catalog.<>) ALL ($1) AND runid OPERATOR(pg_catalog.<=) $3"
+
 uint64
-clockwork_run_log_close_orphans(const int64 *live, int count, const char *message)
+clockwork_run_log_close_orphans(const int64 *live, int count, int64 newest, const char *message)
 {
-	/* pg_cron's words for open records too: a history may have come from it. */
-	static Statement statement = {
-		"UPDATE cron.job_run_details SET"
-		" status = CASE WHEN status OPERATOR(pg_catalog.=) 'queued' THEN 'skipped' ELSE 'failed' END,"
-		" return_message = $2, reason = 'server_restart',"
-		" end_time = pg_catalog.clock_timestamp()"
-		" WHERE status OPERATOR(pg_catalog.=) ANY"
-		"  ('{queued,starting,running,connecting,sending}'::pg_catalog.text[])"
-		" AND runid OPERATOR(pg_catalog.<>) ALL ($1)",
-		2, {INT8ARRAYOID, TEXTOID}, NULL
+	static Statement in_history = {
+		CLOSE_ORPHANS("cron.job_run_details")
+		" AND runid OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT b.runid FROM cron.record_backlog b))",
+		3, {INT8ARRAYOID, TEXTOID, INT8OID}, NULL
+	};
+	static Statement in_backlog = {
+		CLOSE_ORPHANS("cron.record_backlog"), 3, {INT8ARRAYOID, TEXTOID, INT8OID}, NULL
 	};
 	Parameters	parameters = {0};
-	Datum	   *elements = palloc(sizeof(Datum) * Max(count, 1));
+	uint64		closed;
 
-	for (int i = 0; i < count; i++)
-		elements[i] = Int64GetDatum(live[i]);
-	add(&parameters, false,
-		PointerGetDatum(construct_array(elements, count, INT8OID, sizeof(int64),
-										FLOAT8PASSBYVAL, TYPALIGN_DOUBLE)));
+	add(&parameters, false, int8_array(live, count));
 	add_text(&parameters, message);
-	execute(&statement, &parameters);
-	return SPI_processed;
+	add_int8(&parameters, newest, false);
+	execute(&in_history, &parameters);
+	closed = SPI_processed;
+	execute(&in_backlog, &parameters);
+	return closed + SPI_processed;
 }
 
 /* Keep ASCII, replace every other byte. */

@@ -4,6 +4,11 @@
  * Called by the launcher inside a transaction and an extension section of
  * its own; any number of records share them.  Texts are given in the server
  * encoding unless said otherwise.
+ *
+ * A record that cron.job_run_details would not take (the table is locked, a
+ * user's trigger refuses it) is kept in cron.record_backlog, which has the same
+ * columns, and moved when it can be.  While both have a record of a run, that
+ * of the backlog is the newer one.
  */
 #ifndef CLOCKWORK_RUN_LOG_H
 #define CLOCKWORK_RUN_LOG_H
@@ -25,7 +30,8 @@ typedef struct RunIdentity
 /* How a run ended, or why it never began. */
 typedef struct RunEnding
 {
-	const char *status;			/* succeeded, failed or skipped */
+	const char *status;			/* succeeded, failed or skipped; in the backlog also
+								 * queued or starting */
 	const char *reason;			/* NULL for what needs none */
 	int			sqlerrcode;		/* 0 for none */
 	int			elevel;			/* of the error; 0 for none */
@@ -71,6 +77,18 @@ extern void clockwork_run_log_running(int64 runid, int pid, TimestampTz start_ti
 extern void clockwork_run_log_finish(int64 runid, const RunEnding *ending);
 
 /*
+ * Keep a record in the backlog: a new one, with a new runid, if `runid` is 0,
+ * else what is now to be said of that run.  Returns its runid.
+ */
+extern int64 clockwork_run_log_keep(int64 runid, const RunIdentity *run, const RunEnding *ending);
+
+/* The first runids in the backlog above `after`, at most `most`: their number. */
+extern int	clockwork_run_log_backlog(int64 after, int64 *runids, int most);
+
+/* Move records from the backlog to the history. */
+extern void clockwork_run_log_catch_up(const int64 *runids, int count);
+
+/*
  * Insert a record that says why a job cannot run, unless its newest record
  * says just that.
  */
@@ -88,12 +106,15 @@ extern TimestampTz clockwork_run_log_newest_due_time(void);
  */
 extern OpenRecord *clockwork_run_log_open_records(int *count);
 
+/* The newest runid given to a record. */
+extern int64 clockwork_run_log_newest_runid(void);
+
 /*
- * Close every open record whose runid is not among `live`: runs that had
- * begun are failed, the others skipped, both with reason server_restart.
- * Returns how many were closed.
+ * Close every open record up to `newest` whose runid is not among `live`: runs
+ * that had begun are failed, the others skipped, both with reason
+ * server_restart.  Returns how many were closed.
  */
-extern uint64 clockwork_run_log_close_orphans(const int64 *live, int count,
+extern uint64 clockwork_run_log_close_orphans(const int64 *live, int count, int64 newest,
 											  const char *message);
 
 /*

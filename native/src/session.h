@@ -8,6 +8,9 @@
 /* Bookkeeping does not wait longer than this for a lock. */
 #define SESSION_LOCK_TIMEOUT "200ms"
 
+/* Nor longer than this for what failed before, or can wait. */
+#define SESSION_LOCK_TIMEOUT_SHORT "50ms"
+
 /* Set a configuration parameter of this session, if this server has it. */
 extern void clockwork_session_set(const char *name, const char *value);
 
