@@ -256,6 +256,7 @@ confirm_ending(Run *run)
 	run->ended = true;
 	if (run->job && run->job->problem == NULL && run->job->schedule.kind == SCHEDULE_AT)
 		retire_later(run->jobid);
+	clockwork_run_take_out(run);
 	if (run->job)
 		clockwork_run_promote_waiting(run->job);
 	run->job = NULL;
@@ -448,6 +449,7 @@ static void
 confirm_beginning(Entry *entry)
 {
 	Run		   *run = entry->run;
+	Job		   *job = run->job;
 
 	run->runid = entry->runid;
 	remove_from_unrecorded(run);
@@ -457,8 +459,8 @@ confirm_beginning(Entry *entry)
 		return;
 	}
 	clockwork_run_release_slot(run);
-	clockwork_run_promote_waiting(run->job);
 	clockwork_run_destroy(run);
+	clockwork_run_promote_waiting(job);
 }
 
 /* Without a record no run: it waits aside. */
@@ -518,11 +520,8 @@ confirm_queued(Entry *entry)
 		return;
 	}
 	/* This due time has had its run. */
-	if (job->waiting == run)
-		job->waiting = NULL;
-	else
-		clockwork_run_promote_waiting(job);
 	clockwork_run_destroy(run);
+	clockwork_run_promote_waiting(job);
 }
 
 static void

@@ -205,7 +205,11 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from)
 			old->active != definition->active;
 	}
 	else
+	{
 		memset((char *) job + sizeof(job->jobid), 0, sizeof(Job) - sizeof(job->jobid));
+		dlist_init(&job->under_way);
+		dlist_init(&job->waiting);
+	}
 
 	copy_definition(job, definition);
 	job->mark = current_mark;
@@ -223,7 +227,7 @@ clockwork_job_list_remove(Job *job)
 {
 	int64		jobid = job->jobid;
 
-	Assert(job->current == NULL && job->waiting == NULL);
+	Assert(dlist_is_empty(&job->under_way) && dlist_is_empty(&job->waiting));
 	clockwork_due_heap_remove(&due_jobs, &job->due);
 	set_problem(job, NULL, NULL);
 	if (job->texts)

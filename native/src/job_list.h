@@ -15,7 +15,7 @@
 #include "job.h"
 #include "pgtime.h"
 
-struct Run;						/* the launcher's */
+#include "lib/ilist.h"
 
 typedef struct Job
 {
@@ -32,9 +32,9 @@ typedef struct Job
 	bool		problem_reported;
 	uint32		mark;			/* the last full load that saw its row */
 
-	/* Owned by the launcher; NULL when there is none. */
-	struct Run *current;		/* the run that is ready, starting or going on */
-	struct Run *waiting;		/* the one that starts when `current` has ended */
+	/* The launcher's: lists of Runs, in the order in which they are to start. */
+	dlist_head	under_way;		/* ready, starting or going on */
+	dlist_head	waiting;		/* until one under way has ended */
 } Job;
 
 extern void clockwork_job_list_init(void);

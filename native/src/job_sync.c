@@ -31,12 +31,16 @@ static int64 close_orphans_at = 0;	/* monotonic; not before that */
 static void
 drop_job(Job *job)
 {
+	dlist_mutable_iter iter;
+
 	clockwork_run_abandon_all(job, "unscheduled", "the job was unscheduled");
-	if (job->current)
+	dlist_foreach_modify(iter, &job->under_way)
 	{
+		Run		   *run = run_of_job(iter.cur);
+
 		/* It goes on to its end. */
-		job->current->job = NULL;
-		job->current = NULL;
+		clockwork_run_take_out(run);
+		run->job = NULL;
 	}
 	clockwork_job_list_remove(job);
 }
@@ -53,12 +57,14 @@ static void
 put_job(const JobDefinition *definition, void *arg)
 {
 	Job		   *job = clockwork_job_list_put(definition, *(TimestampTz *) arg);
+	dlist_iter	iter;
 
 	settle_inactive(job);
 	if (job->problem && !job->problem_reported)
 		launcher.problems_pending = true;
-	if (job->current && job->current->rank.place != 0)
-		clockwork_run_make_ready(job->current);	/* its priority may have changed */
+	dlist_foreach(iter, &job->under_way)
+		if (run_of_job(iter.cur)->rank.place != 0)
+			clockwork_run_make_ready(run_of_job(iter.cur)); /* its priority may have changed */
 }
 
 static void
@@ -92,12 +98,26 @@ load_changed_jobs(const ExtensionObjects *objects, const int64 *jobids, int coun
 static void
 start_reboot_job(Job *job, void *arg)
 {
-	if (job->problem || !job->definition.active || job->current ||
+	Run		   *run;
+
+	if (job->problem || !job->definition.active || !dlist_is_empty(&job->under_way) ||
 		job->schedule.kind != SCHEDULE_REBOOT || !cron_launch_active_jobs ||
 		job->definition.active_since > started_at)
 		return;
-	job->current = clockwork_run_create(job, launcher.now.wall, 1, "schedule");
-	clockwork_run_make_ready(job->current);
+	run = clockwork_run_create(job, launcher.now.wall, 1, "schedule");
+	clockwork_run_put_under_way(run);
+	clockwork_run_make_ready(run);
+}
+
+static bool
+has_run(dlist_head *list, int64 runid)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, list)
+		if (run_of_job(iter.cur)->runid == runid)
+			return true;
+	return false;
 }
 
 /* Take up a run that a former launcher queued and no worker has seen. */
@@ -107,41 +127,51 @@ requeue(const OpenRecord *record)
 	Job		   *job = clockwork_job_list_find(record->jobid);
 	Run		   *run;
 
-	if (job == NULL || job->waiting || job->problem || !job->definition.active)
+	if (job == NULL || !dlist_is_empty(&job->waiting) || job->problem || !job->definition.active)
 		return;
-	if (job->current && job->current->runid == record->runid)
+	if (has_run(&job->under_way, record->runid))
 		return;					/* a load that failed took it up */
 	run = clockwork_run_create(job, record->due_time, record->attempt, record->trigger);
 	run->runid = record->runid;
-	if (job->current)
-		job->waiting = run;
-	else
+	if (dlist_is_empty(&job->under_way))
 	{
-		job->current = run;
+		clockwork_run_put_under_way(run);
 		clockwork_run_make_ready(run);
 	}
+	else
+		clockwork_run_put_waiting(run);
 }
 
-static void
-add_live(int64 *live, int *count, const Run *run)
-{
-	if (run && run->runid != 0)
-		live[(*count)++] = run->runid;
-}
-
+/* The numbers of the runs that are not over. */
 typedef struct LiveRuns
 {
 	int64	   *runids;
 	int			count;
+	int			space;
 } LiveRuns;
+
+static void
+add_live(LiveRuns *live, int64 runid)
+{
+	if (runid == 0)
+		return;
+	if (live->count >= live->space)
+	{
+		live->space *= 2;
+		live->runids = repalloc_huge(live->runids, sizeof(int64) * live->space);
+	}
+	live->runids[live->count++] = runid;
+}
 
 static void
 add_live_job(Job *job, void *arg)
 {
-	LiveRuns   *live = arg;
+	dlist_iter	iter;
 
-	add_live(live->runids, &live->count, job->current);
-	add_live(live->runids, &live->count, job->waiting);
+	dlist_foreach(iter, &job->under_way)
+		add_live(arg, run_of_job(iter.cur)->runid);
+	dlist_foreach(iter, &job->waiting)
+		add_live(arg, run_of_job(iter.cur)->runid);
 }
 
 /* Had a former launcher just committed the beginning of this run? */
@@ -189,18 +219,16 @@ close_orphans(const ExtensionObjects *objects)
 	LiveRuns	live = {0};
 	uint64		closed;
 	dlist_iter	iter;
-	int			most = clockwork_job_list_count() * 2 + launcher.panel->nslots + 1;
 
-	dlist_foreach(iter, &launcher.late_endings)
-		most++;
 	clockwork_extension_enter(&section, objects->owner);
-	live.runids = palloc(sizeof(int64) * most);
+	live.space = launcher.panel->nslots;
+	live.runids = palloc(sizeof(int64) * live.space);
 	clockwork_job_list_visit(add_live_job, &live);
 	for (int s = 0; s < launcher.panel->nslots; s++)
 		if (launcher.slot_runs[s] && launcher.slot_runs[s]->job == NULL)
-			add_live(live.runids, &live.count, launcher.slot_runs[s]);
+			add_live(&live, launcher.slot_runs[s]->runid);
 	dlist_foreach(iter, &launcher.late_endings)
-		live.runids[live.count++] = dlist_container(Late, node, iter.cur)->runid;
+		add_live(&live, dlist_container(Late, node, iter.cur)->runid);
 	closed = clockwork_run_log_close_orphans(live.runids, live.count, orphans_up_to, "server restarted");
 	clockwork_extension_leave(&section);
 	if (closed > 0)
@@ -226,8 +254,8 @@ clockwork_job_sync_close_orphans(void)
 
 /*
  * Runs in slots belong to the jobs just loaded.  A run that has ended may
- * stand beside one that goes on, if its process lingers: only the latter is
- * the job's current one.
+ * stand beside one that goes on, if its process lingers: then only the latter
+ * is under way.
  */
 static void
 reunite_slots(void)
@@ -242,10 +270,10 @@ reunite_slots(void)
 				(slot_state(clockwork_shmem_slot(i)) == SLOT_ENDED) != ended)
 				continue;
 			job = clockwork_job_list_find(run->jobid);
-			if (job && job->current == NULL)
+			if (job && dlist_is_empty(&job->under_way))
 			{
 				run->job = job;
-				job->current = run;
+				clockwork_run_put_under_way(run);
 			}
 		}
 }

@@ -87,27 +87,41 @@ collect_missed(Job *job, TimestampTz first, TimestampTz horizon)
 										 others, timestamptz_to_str(first)));
 }
 
+/* Does a run of the job wait to start, for another one's end or for a slot? */
+static bool
+is_one_waiting(Job *job)
+{
+	dlist_iter	iter;
+
+	if (!dlist_is_empty(&job->waiting))
+		return true;
+	dlist_foreach(iter, &job->under_way)
+		if (run_of_job(iter.cur)->slot < 0)
+			return true;
+	return false;
+}
+
 /* The rule of "queue": at most one run of a job waits to start. */
 static void
 collect_due_time(Job *job, TimestampTz due)
 {
 	Run		   *run;
 
-	if (job->waiting || (job->current && job->current->slot < 0))
+	if (is_one_waiting(job))
 	{
 		clockwork_run_skip_due_time(job, due, 0, "overlap",
 									"an earlier run of the job was still waiting to start");
 		return;
 	}
 	run = clockwork_run_create(job, due, 1, "schedule");
-	if (job->current)
+	if (!dlist_is_empty(&job->under_way))
 	{
-		job->waiting = run;
+		clockwork_run_put_waiting(run);
 		clockwork_run_must_record(run);
 	}
 	else
 	{
-		job->current = run;
+		clockwork_run_put_under_way(run);
 		clockwork_run_make_ready(run);
 		if (clockwork_run_find_free_slot() < 0)
 			clockwork_run_must_record(run);

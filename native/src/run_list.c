@@ -46,9 +46,34 @@ clockwork_run_create(Job *job, TimestampTz due_time, int32 attempt, const char *
 }
 
 void
+clockwork_run_put_under_way(Run *run)
+{
+	clockwork_run_take_out(run);
+	dlist_push_tail(&run->job->under_way, &run->of_job);
+	run->place = RUN_UNDER_WAY;
+}
+
+void
+clockwork_run_put_waiting(Run *run)
+{
+	clockwork_run_take_out(run);
+	dlist_push_tail(&run->job->waiting, &run->of_job);
+	run->place = RUN_WAITING;
+}
+
+void
+clockwork_run_take_out(Run *run)
+{
+	if (run->place != RUN_APART)
+		dlist_delete(&run->of_job);
+	run->place = RUN_APART;
+}
+
+void
 clockwork_run_destroy(Run *run)
 {
 	Assert(run->slot < 0);
+	clockwork_run_take_out(run);
 	clockwork_due_heap_remove(&launcher.ready, &run->rank);
 	if (run->is_unrecorded || run->is_held)
 		dlist_delete(&run->unrecorded);
@@ -98,13 +123,7 @@ clockwork_run_skip_due_time(const Job *job, TimestampTz due_time, int64 runid, c
 static void
 abandon_run(Run *run, const char *reason, const char *message)
 {
-	Job		   *job = run->job;
-
-	clockwork_run_skip_due_time(job, run->due_time, run->runid, reason, message);
-	if (job->current == run)
-		job->current = NULL;
-	if (job->waiting == run)
-		job->waiting = NULL;
+	clockwork_run_skip_due_time(run->job, run->due_time, run->runid, reason, message);
 	clockwork_run_destroy(run);
 }
 
@@ -112,28 +131,32 @@ abandon_run(Run *run, const char *reason, const char *message)
 void
 clockwork_run_abandon_all(Job *job, const char *reason, const char *message)
 {
-	Run		   *run = job->current;
+	dlist_mutable_iter iter;
 
-	if (job->waiting)
-		abandon_run(job->waiting, reason, message);
-	if (run == NULL)
-		return;
+	dlist_foreach_modify(iter, &job->waiting)
+		abandon_run(run_of_job(iter.cur), reason, message);
+	dlist_foreach_modify(iter, &job->under_way)
+	{
+		Run		   *run = run_of_job(iter.cur);
 
-	/* A slot without a worker can be taken back. */
-	if (run->slot >= 0 && slot_state(clockwork_shmem_slot(run->slot)) == SLOT_BEGUN)
-		clockwork_run_release_slot(run);
-	if (run->slot < 0)
-		abandon_run(run, reason, message);
+		/* A slot without a worker can be taken back. */
+		if (run->slot >= 0 && slot_state(clockwork_shmem_slot(run->slot)) == SLOT_BEGUN)
+			clockwork_run_release_slot(run);
+		if (run->slot < 0)
+			abandon_run(run, reason, message);
+	}
 }
 
-/* Its current run is over: the one that waited for that is next. */
 void
 clockwork_run_promote_waiting(Job *job)
 {
-	job->current = job->waiting;
-	job->waiting = NULL;
-	if (job->current)
-		clockwork_run_make_ready(job->current);
+	Run		   *next;
+
+	if (!dlist_is_empty(&job->under_way) || dlist_is_empty(&job->waiting))
+		return;
+	next = run_of_job(dlist_head_node(&job->waiting));
+	clockwork_run_put_under_way(next);
+	clockwork_run_make_ready(next);
 }
 
 /* Give the slot back; the run is forgotten. */

@@ -1,10 +1,11 @@
 /*
  * The runs as the launcher knows them: from the due time to the final record.
  *
- * A due time becomes a Run.  It is its job's `current` run if the job has
- * none, else the job's `waiting` run, else it is skipped.  A current run stands
- * in the ready heap until it gets a slot.  Everything here is the launcher's
- * private memory; what must outlive it is in the slots and in the tables.
+ * A due time becomes a Run, in one of two lists of its job: it is under way
+ * (it stands in the ready heap until it gets a slot, and then holds that), or
+ * it waits until one that is under way has ended.  Everything here is the
+ * launcher's private memory; what must outlive it is in the slots and in the
+ * tables.
  */
 #ifndef CLOCKWORK_RUN_LIST_H
 #define CLOCKWORK_RUN_LIST_H
@@ -25,6 +26,14 @@
  * straight from starting to their end. */
 #define SHOW_RUNNING_MS 200
 
+/* Which list of its job a run is in. */
+typedef enum RunPlace
+{
+	RUN_APART,					/* none: it has ended, or its job is gone */
+	RUN_UNDER_WAY,
+	RUN_WAITING
+} RunPlace;
+
 /* One execution on its way from its due time to its final record. */
 typedef struct Run
 {
@@ -34,6 +43,8 @@ typedef struct Run
 	int64		runid;			/* 0: no record yet */
 	int64		jobid;
 	Job		   *job;			/* NULL once the job is gone */
+	dlist_node	of_job;			/* in the list that `place` says */
+	RunPlace	place;
 	TimestampTz due_time;
 	int32		attempt;
 	const char *trigger;
@@ -124,9 +135,16 @@ extern Launcher launcher;
 /* Prepare the lists and take over the slots a former launcher left in use. */
 extern void clockwork_run_list_init(void);
 
-/* A run of a job that has not started.  `trigger` is a constant. */
+/* A new run of a job, in none of its lists yet.  `trigger` is a constant. */
 extern Run *clockwork_run_create(Job *job, TimestampTz due_time, int32 attempt,
 								 const char *trigger);
+
+/* Put a run in the list of its job, as the last. */
+extern void clockwork_run_put_under_way(Run *run);
+extern void clockwork_run_put_waiting(Run *run);
+
+/* It leaves the list of its job, but still belongs to the job. */
+extern void clockwork_run_take_out(Run *run);
 
 /* Forget a run that holds no slot. */
 extern void clockwork_run_destroy(Run *run);
@@ -144,7 +162,7 @@ extern void clockwork_run_skip_due_time(const Job *job, TimestampTz due_time, in
 /* The runs of a job that have no worker yet will not start. */
 extern void clockwork_run_abandon_all(Job *job, const char *reason, const char *message);
 
-/* A job's current run is over: the one that waited for that is next. */
+/* A run of the job is over: the one that waited for that, if any, is next. */
 extern void clockwork_run_promote_waiting(Job *job);
 
 /* Give the run's slot back. */
@@ -174,6 +192,12 @@ extern bool clockwork_run_is_time(int64 at);
 extern void clockwork_run_free_skip(Skip *skip);
 extern void clockwork_run_free_late(Late *late);
 extern void clockwork_run_free_retiree(Retiree *retiree);
+
+static inline Run *
+run_of_job(dlist_node *node)
+{
+	return dlist_container(Run, of_job, node);
+}
 
 static inline Run *
 run_of_rank(DueEntry *entry)
