@@ -149,7 +149,8 @@ CREATE TABLE cron.job_run_details (
   context text,
   command_tag text,
   row_count bigint,
-  label text
+  label text,
+  timeline int
 ) WITH (fillfactor = 70);
 
 -- A run can be started once for one due time, whatever happens.
@@ -180,6 +181,7 @@ COMMENT ON COLUMN cron.job_run_details.context IS 'CONTEXT of the error.';
 COMMENT ON COLUMN cron.job_run_details.command_tag IS 'Command tag of the last statement, without counts.';
 COMMENT ON COLUMN cron.job_run_details.row_count IS 'Rows processed by the last statement, where it counts them.';
 COMMENT ON COLUMN cron.job_run_details.label IS 'Label given to the run.';
+COMMENT ON COLUMN cron.job_run_details.timeline IS 'WAL timeline on which the record was begun: each promotion of a standby starts a new one.';
 
 -- The same columns in the same order: records move from here to there as they are.
 CREATE TABLE cron.record_backlog (

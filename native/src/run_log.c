@@ -9,6 +9,7 @@
 #include "compat.h"
 #include "run_log.h"
 
+#include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -112,6 +113,14 @@ returned_runid(void)
 	return runid;
 }
 
+/* The WAL timeline that records go to: it changes with each promotion. */
+static int32
+current_timeline(void)
+{
+	/* Recovery is over where there is a launcher, and does not begin again. */
+	return (int32) GetWALInsertionTimeLine();
+}
+
 static void
 add_identity(Parameters *parameters, const RunIdentity *run)
 {
@@ -122,19 +131,20 @@ add_identity(Parameters *parameters, const RunIdentity *run)
 	add_time(parameters, run->due_time);
 	add_text(parameters, run->trigger);
 	add_int4(parameters, run->attempt, false);
+	add_int4(parameters, current_timeline(), false);
 }
 
-#define IDENTITY_COLUMNS "jobid, database, username, command, due_time, trigger, attempt"
-#define IDENTITY_TYPES INT8OID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, INT4OID
+#define IDENTITY_COLUMNS "jobid, database, username, command, due_time, trigger, attempt, timeline"
+#define IDENTITY_TYPES INT8OID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, INT4OID, INT4OID
 
 int64
 clockwork_run_log_insert(const RunIdentity *run, const char *status)
 {
 	static Statement statement = {
 		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", status)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 		" ON CONFLICT (jobid, due_time, attempt) DO NOTHING RETURNING runid",
-		8, {IDENTITY_TYPES, TEXTOID}, NULL
+		9, {IDENTITY_TYPES, TEXTOID}, NULL
 	};
 	Parameters	parameters = {0};
 
@@ -200,10 +210,10 @@ clockwork_run_log_insert_ended(const RunIdentity *run, const RunEnding *ending)
 {
 	static Statement statement = {
 		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", " ENDING_COLUMNS ")"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7,"
-		" $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8,"
+		" $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"
 		" ON CONFLICT (jobid, due_time, attempt) DO NOTHING RETURNING runid",
-		19, {IDENTITY_TYPES, ENDING_TYPES}, NULL
+		20, {IDENTITY_TYPES, ENDING_TYPES}, NULL
 	};
 	Parameters	parameters = {0};
 
@@ -283,11 +293,11 @@ clockwork_run_log_keep(int64 runid, const RunIdentity *run, const RunEnding *end
 	static Statement statement = {
 		"INSERT INTO cron.record_backlog AS b (runid, " IDENTITY_COLUMNS ", " ENDING_COLUMNS ")"
 		" VALUES (COALESCE($1, pg_catalog.nextval('cron.runid_seq')),"
-		" $2, $3, $4, $5, $6, $7, $8,"
-		" $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"
+		" $2, $3, $4, $5, $6, $7, $8, $9,"
+		" $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
 		" ON CONFLICT (runid) DO UPDATE SET " MERGED_ENDING
 		" RETURNING b.runid",
-		20, {INT8OID, IDENTITY_TYPES, ENDING_TYPES}, NULL
+		21, {INT8OID, IDENTITY_TYPES, ENDING_TYPES}, NULL
 	};
 	Parameters	parameters = {0};
 
@@ -358,14 +368,14 @@ clockwork_run_log_problem(const RunIdentity *run, const RunEnding *ending)
 {
 	static Statement statement = {
 		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", " ENDING_COLUMNS ")"
-		" SELECT $1, $2, $3, $4, $5, $6, $7,"
-		" $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19"
+		" SELECT $1, $2, $3, $4, $5, $6, $7, $8,"
+		" $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20"
 		" WHERE NOT EXISTS (SELECT FROM"
 		"  (SELECT d.return_message FROM cron.job_run_details d"
 		"    WHERE d.jobid OPERATOR(pg_catalog.=) $1 AND d.due_time IS NULL"
 		"    ORDER BY d.runid DESC LIMIT 1) AS newest"
-		"  WHERE newest.return_message OPERATOR(pg_catalog.=) $9)",
-		19, {IDENTITY_TYPES, ENDING_TYPES}, NULL
+		"  WHERE newest.return_message OPERATOR(pg_catalog.=) $10)",
+		20, {IDENTITY_TYPES, ENDING_TYPES}, NULL
 	};
 	Parameters	parameters = {0};
 
@@ -459,11 +469,29 @@ clockwork_run_log_open_records(int *count)
 	return records;
 }
 
+/*
+ * A record's beginning is in the WAL before any effect of its run.  So where a
+ * standby took over, a run that is recorded as waiting has left nothing.
+ */
+#define WAITED "status OPERATOR(pg_catalog.=) 'queued'"
+#define FROM_AN_OLDER_TIMELINE "timeline OPERATOR(pg_catalog.<) $4"
+#define FAILOVER_DETAIL \
+	" CASE WHEN " WAITED \
+	" THEN pg_catalog.format('The run waited on timeline %s and had not begun where timeline %s branched off.'," \
+	"  timeline, $4)" \
+	" ELSE pg_catalog.format('The run began on timeline %s, and its end is not known on timeline %s." \
+	" What it committed is here if it was replicated before timeline %s branched off.', timeline, $4, $4)" \
+	" END"
+
 /* pg_cron's words for open records too: a history may have come from it. */
 #define CLOSE_ORPHANS(table) \
 	"UPDATE " table " SET" \
-	" status = CASE WHEN status OPERATOR(pg_catalog.=) 'queued' THEN 'skipped' ELSE 'failed' END," \
-	" return_message = $2, reason = 'server_restart'," \
+	" status = CASE WHEN " WAITED " THEN 'skipped' ELSE 'failed' END," \
+	" reason = CASE WHEN " FROM_AN_OLDER_TIMELINE " THEN 'failover' ELSE 'server_restart' END," \
+	" return_message = CASE WHEN " FROM_AN_OLDER_TIMELINE \
+	"  THEN pg_catalog.concat('server promoted\nDETAIL: '," FAILOVER_DETAIL ")" \
+	"  ELSE $2 END," \
+	" detail = CASE WHEN " FROM_AN_OLDER_TIMELINE " THEN" FAILOVER_DETAIL " END," \
 	" end_time = pg_catalog.clock_timestamp()" \
 	" WHERE status OPERATOR(pg_catalog.=) ANY" \
 	"  ('{queued,starting,running,connecting,sending}'::pg_catalog.text[])" \
@@ -475,10 +503,10 @@ clockwork_run_log_close_orphans(const int64 *live, int count, int64 newest, cons
 	static Statement in_history = {
 		CLOSE_ORPHANS("cron.job_run_details")
 		" AND runid OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT b.runid FROM cron.record_backlog b))",
-		3, {INT8ARRAYOID, TEXTOID, INT8OID}, NULL
+		4, {INT8ARRAYOID, TEXTOID, INT8OID, INT4OID}, NULL
 	};
 	static Statement in_backlog = {
-		CLOSE_ORPHANS("cron.record_backlog"), 3, {INT8ARRAYOID, TEXTOID, INT8OID}, NULL
+		CLOSE_ORPHANS("cron.record_backlog"), 4, {INT8ARRAYOID, TEXTOID, INT8OID, INT4OID}, NULL
 	};
 	Parameters	parameters = {0};
 	uint64		closed;
@@ -486,6 +514,7 @@ clockwork_run_log_close_orphans(const int64 *live, int count, int64 newest, cons
 	add(&parameters, false, int8_array(live, count));
 	add_text(&parameters, message);
 	add_int8(&parameters, newest, false);
+	add_int4(&parameters, current_timeline(), false);
 	execute(&in_history, &parameters);
 	closed = SPI_processed;
 	execute(&in_backlog, &parameters);

@@ -112,7 +112,9 @@ extern int64 clockwork_run_log_newest_runid(void);
 /*
  * Close every open record up to `newest` whose runid is not among `live`: runs
  * that had begun are failed, the others skipped, both with reason
- * server_restart.  Returns how many were closed.
+ * server_restart and that message; or, where the record is of an older WAL
+ * timeline, because this server was a standby then, with reason failover and
+ * words of its own.  Returns how many were closed.
  */
 extern uint64 clockwork_run_log_close_orphans(const int64 *live, int count, int64 newest,
 											  const char *message);

@@ -1,4 +1,4 @@
-"""The life of the extension in a server: before it is created, after it is dropped, on a standby, and beside others."""
+"""The life of the extension in a server: before it is created, after it is dropped, and beside others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.server.support.jobs import (
     workers,
 )
 from tests.server.support.watching import log_since, sample, wait_for_launcher
-from tests.support.servers import LocalServer, Server
+from tests.support.servers import Server
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 WaitUntil = Callable[..., Any]
@@ -237,47 +237,3 @@ def test_jobs_committed_by_hundreds_have_no_past(conn: Connection, wait_until: W
     wait_for_runs(conn, ticking, 2)
     assert runs(conn, "due_time < %s AND jobid IN (SELECT jobid FROM cron.job)", committed) == []
     conn.execute("DELETE FROM cron.job")
-
-
-# --- standby -----------------------------------------------------------------------------------
-
-
-@pytest.mark.local_only
-def test_a_standby_is_idle_and_takes_over_when_promoted(fresh_server: LocalServer, wait_until: WaitUntil) -> None:
-    with fresh_server.connect() as conn:
-        tick = schedule(conn, "tick", "1 second", "SELECT 1")
-        long = schedule(conn, "long", "1 second", "SELECT pg_sleep(600)")
-        wait_until(lambda: runs(conn, "jobid = %s AND status = 'running'", long), message="a long run")
-        wait_for_runs(conn, tick)
-    standby = fresh_server.standby()
-    try:
-        standby.start()
-        with standby.connect() as conn:
-            wait_until(lambda: len(runs_of(conn, tick)) > 2, message="the standby to follow")
-            assert launcher_pid(conn) is None
-            assert workers(conn) == []
-            for statement in (
-                "SELECT cron.schedule('x', '* * * * *', 'SELECT 1')",
-                "SELECT cron.unschedule('tick')",
-                f"SELECT cron.unschedule({tick}::bigint)",
-                f"SELECT cron.alter_job({tick}, active := false)",
-                f"SELECT cron.alter_job({tick}, '{{}}'::jsonb)",
-            ):
-                with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-                    conn.execute(statement.encode())
-        fresh_server.crash()
-        standby.promote()
-        with standby.connect() as conn:
-            promoted = one(conn, "SELECT clock_timestamp()")
-            known = len(runs_of(conn, tick))
-            wait_until(lambda: len(runs_of(conn, tick)) > known, 3, "jobs to run within three seconds of the promotion")
-            fresh = runs(conn, "jobid = %s AND status = 'succeeded' AND due_time > %s", tick, promoted)
-            wait_until(
-                lambda: runs(conn, "reason = 'server_restart'"), message="the old primary's records to be closed"
-            )
-            (old, *_) = runs_of(conn, long)
-            assert (old.status, old.reason) == ("failed", "server_restart")
-            assert old.end_time is not None
-            assert all(run.lateness >= 0 for run in fresh)
-    finally:
-        standby.close()

@@ -68,6 +68,7 @@ def test_a_failed_run_has_every_column_right(conn: Connection) -> None:
         context=context,
         command_tag=None,
         row_count=None,
+        timeline=1,
     )
 
 

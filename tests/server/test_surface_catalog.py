@@ -72,6 +72,7 @@ OUR_RUNS = [
     ("command_tag", "text", False, None),
     ("row_count", "bigint", False, None),
     ("label", "text", False, None),
+    ("timeline", "integer", False, None),
 ]
 
 COLUMNS = """

@@ -51,6 +51,7 @@ class Run:
     context: str | None
     command_tag: str | None
     row_count: int | None
+    timeline: int | None
 
     @property
     def lateness(self) -> float:
