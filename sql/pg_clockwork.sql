@@ -34,6 +34,41 @@ $$;
 CREATE SCHEMA cron;
 COMMENT ON SCHEMA cron IS 'Job scheduler: jobs, their runs, and the functions that manage them.';
 
+/* ---- whose is it? ---- */
+
+/*
+ * Declared immutable because a generated column wants it: the value is made
+ * once, when the name is set, and is not to follow what the name means later.
+ */
+CREATE FUNCTION cron.role_oid(username text) RETURNS oid
+  LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'clockwork_role_oid';
+COMMENT ON FUNCTION cron.role_oid(text)
+  IS 'The OID of the role of that name, NULL if there is none. Generates cron.job_run_details.owner; it is immutable for that purpose only.';
+
+CREATE FUNCTION cron.is_owner(owner oid) RETURNS boolean
+  LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'clockwork_is_owner';
+COMMENT ON FUNCTION cron.is_owner(oid)
+  IS 'Whether the current user is that role, inherits its privileges, or is a superuser.';
+
+-- Not dumped: a restored copy gets an identity of its own, pg_upgrade keeps it.
+CREATE TABLE cron.installation_identity (
+  single boolean PRIMARY KEY DEFAULT true CONSTRAINT installation_identity_single_check CHECK (single),
+  id uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid()
+);
+COMMENT ON TABLE cron.installation_identity IS 'What tells this installation from its copies: one row, made by CREATE EXTENSION.';
+COMMENT ON COLUMN cron.installation_identity.single IS 'True: there is one row.';
+COMMENT ON COLUMN cron.installation_identity.id IS 'A random number. pg_dump leaves it behind, pg_upgrade takes it along.';
+INSERT INTO cron.installation_identity DEFAULT VALUES;
+GRANT SELECT ON cron.installation_identity TO PUBLIC;
+
+CREATE FUNCTION cron.installation() RETURNS uuid
+  LANGUAGE SQL STABLE PARALLEL SAFE
+  RETURN (SELECT pg_catalog.md5(identity.id::pg_catalog.text OPERATOR(pg_catalog.||) database.oid::pg_catalog.text)::pg_catalog.uuid
+            FROM cron.installation_identity AS identity, pg_catalog.pg_database AS database
+           WHERE database.datname OPERATOR(pg_catalog.=) pg_catalog.current_database());
+COMMENT ON FUNCTION cron.installation()
+  IS 'The identity of this installation: of the extension in this very database, not of a restored or copied one.';
+
 /* ---- jobs ---- */
 
 CREATE SEQUENCE cron.jobid_seq;
@@ -87,6 +122,8 @@ CREATE TABLE cron.job (
   managed_by text,
   schedule_anchor timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   active_since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  owner oid,
+  installation uuid NOT NULL DEFAULT cron.installation(),
 
   CONSTRAINT jobname_username_uniq UNIQUE (jobname, username)
 );
@@ -119,7 +156,9 @@ COMMENT ON COLUMN cron.job.settings IS 'Configuration parameters for its runs. N
 COMMENT ON COLUMN cron.job.history IS 'Which runs are recorded: all, failures or none. This version supports all.';
 COMMENT ON COLUMN cron.job.managed_by IS 'Who looks after this job, such as a deployment tool.';
 COMMENT ON COLUMN cron.job.schedule_anchor IS 'Where the series of an interval schedule begins: when the schedule was set. Kept by a trigger.';
-COMMENT ON COLUMN cron.job.active_since IS 'When the job was made active or its schedule was set: due times before that were not missed. Kept by a trigger.';
+COMMENT ON COLUMN cron.job.active_since IS 'When the job was made active, was taken over or got its schedule: due times before that were not missed. Kept by a trigger.';
+COMMENT ON COLUMN cron.job.owner IS 'The role that username named when it was last set: the job runs as this role, whatever it is called now. Kept by a trigger.';
+COMMENT ON COLUMN cron.job.installation IS 'The installation that the job belongs to. In any other it is held: see cron.adopt().';
 
 /* ---- runs ---- */
 
@@ -150,7 +189,8 @@ CREATE TABLE cron.job_run_details (
   command_tag text,
   row_count bigint,
   label text,
-  timeline int
+  timeline int,
+  owner oid GENERATED ALWAYS AS (cron.role_oid(username)) STORED
 ) WITH (fillfactor = 70);
 
 -- A run can be started once for one due time, whatever happens.
@@ -181,11 +221,12 @@ COMMENT ON COLUMN cron.job_run_details.context IS 'CONTEXT of the error.';
 COMMENT ON COLUMN cron.job_run_details.command_tag IS 'Command tag of the last statement, without counts.';
 COMMENT ON COLUMN cron.job_run_details.row_count IS 'Rows processed by the last statement, where it counts them.';
 COMMENT ON COLUMN cron.job_run_details.label IS 'Label given to the run.';
+COMMENT ON COLUMN cron.job_run_details.owner IS 'The role that username named when the record was written: whoever it is sees the record.';
 COMMENT ON COLUMN cron.job_run_details.timeline IS 'WAL timeline on which the record was begun: each promotion of a standby starts a new one.';
 
 -- The same columns in the same order: records move from here to there as they are.
 CREATE TABLE cron.record_backlog (
-  LIKE cron.job_run_details INCLUDING DEFAULTS INCLUDING INDEXES INCLUDING COMMENTS
+  LIKE cron.job_run_details INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING INDEXES INCLUDING COMMENTS
 );
 COMMENT ON TABLE cron.record_backlog IS 'Run records that cron.job_run_details would not take (a lock, a trigger); they move there by themselves as soon as it does.';
 
@@ -199,18 +240,45 @@ GRANT SELECT ON SEQUENCE cron.runid_seq TO PUBLIC;
 
 ALTER TABLE cron.job ENABLE ROW LEVEL SECURITY;
 CREATE POLICY cron_job_policy ON cron.job
-  USING (username OPERATOR(pg_catalog.=) CURRENT_USER);
-COMMENT ON POLICY cron_job_policy ON cron.job IS 'Users see and change their own jobs.';
+  USING (cron.is_owner(owner));
+COMMENT ON POLICY cron_job_policy ON cron.job IS 'Users see and change their own jobs and those of roles whose privileges they have.';
+CREATE POLICY cron_job_monitor_policy ON cron.job FOR SELECT
+  USING ((SELECT pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')));
+COMMENT ON POLICY cron_job_monitor_policy ON cron.job IS 'Who may read all statistics (pg_monitor) sees all jobs.';
 
 ALTER TABLE cron.job_run_details ENABLE ROW LEVEL SECURITY;
 CREATE POLICY cron_job_run_details_policy ON cron.job_run_details
-  USING (username OPERATOR(pg_catalog.=) CURRENT_USER);
-COMMENT ON POLICY cron_job_run_details_policy ON cron.job_run_details IS 'Users see and delete the records of their own runs.';
+  USING (cron.is_owner(owner));
+COMMENT ON POLICY cron_job_run_details_policy ON cron.job_run_details IS 'Users see and delete the records of their own runs and of those of roles whose privileges they have.';
+CREATE POLICY cron_job_run_details_monitor_policy ON cron.job_run_details FOR SELECT
+  USING ((SELECT pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')));
+COMMENT ON POLICY cron_job_run_details_monitor_policy ON cron.job_run_details IS 'Who may read all statistics (pg_monitor) sees all runs.';
+
+CREATE VIEW cron.held_jobs WITH (security_invoker = true) AS
+  SELECT job.jobid, job.jobname, job.database, job.username,
+         CASE WHEN COALESCE(job.installation OPERATOR(pg_catalog.<>) (SELECT cron.installation()), true)
+              THEN 'the job belongs to another installation: it came with a restored or copied database'
+              WHEN cron.role_oid(job.username) IS NULL THEN 'the role of the job does not exist'
+              ELSE 'the role of the job is not the one of that name: it was created later, or dropped and created again'
+         END AS reason
+    FROM cron.job AS job
+   WHERE COALESCE(job.installation OPERATOR(pg_catalog.<>) (SELECT cron.installation()), true)
+      OR NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS role WHERE role.oid OPERATOR(pg_catalog.=) job.owner);
+COMMENT ON VIEW cron.held_jobs IS 'Jobs that do not run because they are not of this installation, or have lost their role. SELECT cron.adopt() takes them over.';
+COMMENT ON COLUMN cron.held_jobs.jobid IS 'Number of the job.';
+COMMENT ON COLUMN cron.held_jobs.jobname IS 'Name of the job; NULL if it has none.';
+COMMENT ON COLUMN cron.held_jobs.database IS 'Database in which it would run.';
+COMMENT ON COLUMN cron.held_jobs.username IS 'Role as which it would run.';
+COMMENT ON COLUMN cron.held_jobs.reason IS 'Why it does not run.';
+GRANT SELECT ON cron.held_jobs TO PUBLIC;
 
 ALTER TABLE cron.record_backlog ENABLE ROW LEVEL SECURITY;
 CREATE POLICY cron_record_backlog_policy ON cron.record_backlog
-  USING (username OPERATOR(pg_catalog.=) CURRENT_USER);
-COMMENT ON POLICY cron_record_backlog_policy ON cron.record_backlog IS 'Users see the records of their own runs.';
+  USING (cron.is_owner(owner));
+COMMENT ON POLICY cron_record_backlog_policy ON cron.record_backlog IS 'Users see the records of their own runs and of those of roles whose privileges they have.';
+CREATE POLICY cron_record_backlog_monitor_policy ON cron.record_backlog FOR SELECT
+  USING ((SELECT pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')));
+COMMENT ON POLICY cron_record_backlog_monitor_policy ON cron.record_backlog IS 'Who may read all statistics (pg_monitor) sees all runs.';
 
 SELECT pg_catalog.pg_extension_config_dump('cron.job', '');
 SELECT pg_catalog.pg_extension_config_dump('cron.jobid_seq', '');
@@ -234,10 +302,19 @@ CREATE FUNCTION cron.job_before_update() RETURNS trigger
 COMMENT ON FUNCTION cron.job_before_update() IS 'Keep cron.job.schedule_anchor and cron.job.active_since.';
 REVOKE ALL ON FUNCTION cron.job_before_update() FROM PUBLIC;
 
+CREATE FUNCTION cron.job_owner() RETURNS trigger
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_job_owner';
+COMMENT ON FUNCTION cron.job_owner() IS 'Keep cron.job.owner: the role that username names whenever username is set.';
+REVOKE ALL ON FUNCTION cron.job_owner() FROM PUBLIC;
+
 CREATE TRIGGER cron_job_before_update
   BEFORE UPDATE ON cron.job
   FOR EACH ROW EXECUTE FUNCTION cron.job_before_update();
 COMMENT ON TRIGGER cron_job_before_update ON cron.job IS 'Keep schedule_anchor and active_since when schedule or active change.';
+CREATE TRIGGER cron_job_owner
+  BEFORE INSERT OR UPDATE ON cron.job
+  FOR EACH ROW EXECUTE FUNCTION cron.job_owner();
+COMMENT ON TRIGGER cron_job_owner ON cron.job IS 'Pin the job to the role that username names.';
 CREATE TRIGGER cron_job_cache_invalidate
   AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cron.job
   FOR EACH STATEMENT EXECUTE FUNCTION cron.job_cache_invalidate();
@@ -250,6 +327,7 @@ COMMENT ON TRIGGER cron_job_changed ON cron.job IS 'Tell the launcher, at commit
 
 -- Also where session_replication_role is replica.
 ALTER TABLE cron.job ENABLE ALWAYS TRIGGER cron_job_before_update;
+ALTER TABLE cron.job ENABLE ALWAYS TRIGGER cron_job_owner;
 ALTER TABLE cron.job ENABLE ALWAYS TRIGGER cron_job_cache_invalidate;
 ALTER TABLE cron.job ENABLE ALWAYS TRIGGER cron_job_changed;
 
@@ -304,6 +382,18 @@ CREATE FUNCTION cron.alter_job(job_id bigint, options jsonb) RETURNS void
 COMMENT ON FUNCTION cron.alter_job(bigint, jsonb)
   IS 'Alter a job of the caller''s: each key of options is set, null resets it. Keys are name, schedule, command, database, username, active and the option columns of cron.job.';
 
+/* ---- taking over what is held ---- */
+
+CREATE FUNCTION cron.adopt() RETURNS bigint
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_adopt_all';
+COMMENT ON FUNCTION cron.adopt()
+  IS 'Let jobs that came with a restored or copied database run here: the caller''s own, or all for superusers and the owner of the extension, who thereby also give jobs of re-created roles to the roles of today. Returns how many were taken over.';
+
+CREATE FUNCTION cron.adopt(job_id bigint) RETURNS boolean
+  LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'clockwork_adopt';
+COMMENT ON FUNCTION cron.adopt(bigint)
+  IS 'The same for one job: true if it was taken over, false if there was no need.';
+
 /* ---- when is it due? ---- */
 
 CREATE FUNCTION cron.next_runs(schedule text, timezone text DEFAULT NULL,
@@ -337,7 +427,7 @@ CREATE FUNCTION cron.upcoming(from_time timestamptz DEFAULT pg_catalog.now(),
     SELECT due.due_time, job.jobid, job.jobname
       FROM cron.job AS job,
            LATERAL cron.due_times(job, upcoming.from_time, upcoming.to_time) AS due (due_time)
-     WHERE job.active
+     WHERE job.active AND job.installation OPERATOR(pg_catalog.=) (SELECT cron.installation())
      ORDER BY due.due_time, job.jobid
   $$;
 COMMENT ON FUNCTION cron.upcoming(timestamptz, timestamptz)

@@ -90,6 +90,29 @@ clockwork_acl_may_delete_all(Oid job_table)
 		check_enable_rls(job_table, InvalidOid, true) != RLS_ENABLED;
 }
 
+Oid
+clockwork_acl_find_role(const char *username)
+{
+	/* A longer name is nobody's: it must not be cut to somebody's. */
+	return strlen(username) < NAMEDATALEN ? get_role_oid(username, true) : InvalidOid;
+}
+
+bool
+clockwork_acl_is_owner(Oid owner)
+{
+	return OidIsValid(owner) ? has_privs_of_role(GetUserId(), owner) : superuser();
+}
+
+char *
+clockwork_acl_find_owner(Oid owner, const char *username)
+{
+	char	   *name = OidIsValid(owner) ? GetUserNameFromId(owner, true) : NULL;
+
+	if (name)
+		return name;
+	return OidIsValid(clockwork_acl_find_role(username)) ? NULL : pstrdup(username);
+}
+
 void
 clockwork_acl_check_other_database(void)
 {

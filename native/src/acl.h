@@ -4,6 +4,24 @@
 #ifndef CLOCKWORK_ACL_H
 #define CLOCKWORK_ACL_H
 
+/* The role of that name; InvalidOid if there is none. */
+extern Oid	clockwork_acl_find_role(const char *username);
+
+/*
+ * Does the current user count as the owner of what is pinned to that role?
+ * The role itself does, and who inherits its privileges; superusers always.
+ * InvalidOid stands for a role that is not there.
+ */
+extern bool clockwork_acl_is_owner(Oid owner);
+
+/*
+ * What a record is to call the role of a job that is pinned to `owner` and
+ * whose row says `username`: what the role is called now; if it is gone, the
+ * name in the row, unless that is another role's by now (NULL): that one must
+ * not see the record as its own.  Needs a transaction.
+ */
+extern char *clockwork_acl_find_owner(Oid owner, const char *username);
+
 /* The name of the current user. */
 extern char *clockwork_acl_current_user(void);
 

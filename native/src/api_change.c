@@ -14,10 +14,12 @@
 #include "postgres.h"
 
 #include "compat.h"
+#include "acl.h"
 #include "extension.h"
 #include "shmem.h"
 
 #include "access/htup_details.h"
+#include "access/sysattr.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -31,6 +33,7 @@
 PG_FUNCTION_INFO_V1(clockwork_job_cache_invalidate);
 PG_FUNCTION_INFO_V1(clockwork_job_changed);
 PG_FUNCTION_INFO_V1(clockwork_job_before_update);
+PG_FUNCTION_INFO_V1(clockwork_job_owner);
 
 /* What the current transaction changed. */
 static int64 changed[CLOCKWORK_MAX_CHANGES];
@@ -171,7 +174,7 @@ same_column(TriggerData *trigger, TupleDesc desc, const char *name)
 
 /*
  * For each row, before an update: a new schedule begins a new series, and what
- * fell due before a job was made active was not missed.
+ * fell due before a job was made active, or taken over, was not missed.
  */
 Datum
 clockwork_job_before_update(PG_FUNCTION_ARGS)
@@ -196,10 +199,58 @@ clockwork_job_before_update(PG_FUNCTION_ARGS)
 		columns[ncolumns++] = SPI_fnumber(desc, "schedule_anchor");
 		columns[ncolumns++] = SPI_fnumber(desc, "active_since");
 	}
-	else if (!same_column(trigger, desc, "active"))
+	else if (!same_column(trigger, desc, "active") ||
+			 !same_column(trigger, desc, "installation"))
 		columns[ncolumns++] = SPI_fnumber(desc, "active_since");
 	if (ncolumns == 0)
 		return PointerGetDatum(trigger->tg_newtuple);
 	return PointerGetDatum(heap_modify_tuple_by_cols(trigger->tg_newtuple, desc, ncolumns,
 													 columns, values, nulls));
+}
+
+/* Does the statement set this column, be it to what it was? */
+static bool
+is_set(TriggerData *trigger, int column)
+{
+	return TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ||
+		bms_is_member(column - FirstLowInvalidHeapAttributeNumber, trigger->tg_updatedcols);
+}
+
+/*
+ * For each row, before it is inserted or updated: `owner` is the role that
+ * username named when it was last set, whatever the statement says.
+ */
+Datum
+clockwork_job_owner(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = trigger_data(fcinfo);
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+	bool		is_update = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
+	HeapTuple	row = is_update ? trigger->tg_newtuple : trigger->tg_trigtuple;
+	int			column;
+	int			owner_column;
+	Datum		owner;
+	bool		is_null;
+
+	if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event) || !TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("must be fired before an insert or update of each row")));
+	if (!is_ours(trigger->tg_relation))
+		return PointerGetDatum(row);
+
+	column = SPI_fnumber(desc, "username");
+	owner_column = SPI_fnumber(desc, "owner");
+	if (is_set(trigger, column) || !same_column(trigger, desc, "username"))
+	{
+		char	   *username = SPI_getvalue(row, desc, column);
+		Oid			role = username ? clockwork_acl_find_role(username) : InvalidOid;
+
+		owner = ObjectIdGetDatum(role);
+		is_null = !OidIsValid(role);
+	}
+	else
+		owner = SPI_getbinval(trigger->tg_trigtuple, desc, owner_column, &is_null);
+	return PointerGetDatum(heap_modify_tuple_by_cols(row, desc, 1, &owner_column, &owner, &is_null));
 }

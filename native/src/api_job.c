@@ -191,12 +191,22 @@ refuse_job(int64 jobid)
 			 errmsg("Job " INT64_FORMAT " does not exist or you don't own it", jobid)));
 }
 
-/* The caller's right to change this job, by pg_cron's rule. */
+/*
+ * What is held may be pinned to a number from elsewhere: the name must agree.
+ */
+static bool
+owns_job(const JobDefinition *job)
+{
+	if (job->held && !superuser() && clockwork_acl_find_role(job->username) != job->owner)
+		return false;
+	return clockwork_acl_is_owner(job->owner);
+}
+
+/* The caller's right to change this job. */
 static void
 check_ownership(const JobDefinition *job, int64 jobid)
 {
-	if (job == NULL ||
-		(!superuser() && strcmp(job->username, clockwork_acl_current_user()) != 0))
+	if (job == NULL || !owns_job(job))
 		refuse_job(jobid);
 }
 
@@ -211,6 +221,7 @@ change_job(const ExtensionObjects *objects, const JobDefinition *job, const JobC
 	const char *username = job_change_value(change, "username");
 	const char *database = job_change_value(change, "database");
 	const char *timezone = job_change_value(change, "timezone");
+	const char *owner;
 
 	if (timezone)
 		(void) clockwork_timezone_check(timezone);
@@ -225,7 +236,8 @@ change_job(const ExtensionObjects *objects, const JobDefinition *job, const JobC
 					 errmsg("must be superuser to alter username")));
 		clockwork_acl_check_login(username);
 	}
-	clockwork_acl_check_job(username ? username : job->username,
+	owner = clockwork_acl_find_owner(job->owner, job->username);
+	clockwork_acl_check_job(username ? username : owner ? owner : job->username,
 							database ? database : job->database);
 	if (!clockwork_catalog_change_job(objects, job, change))
 		refuse_job(job->jobid);
@@ -294,10 +306,9 @@ clockwork_unschedule(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("could not find valid entry for job " INT64_FORMAT, jobid)));
-	if (strcmp(job->username, clockwork_acl_current_user()) != 0 &&
-		!clockwork_acl_may_delete_all(objects.job))
+	if (!owns_job(job) && !clockwork_acl_may_delete_all(objects.job))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, "job");
-	if (!clockwork_catalog_delete_job(&objects, jobid, job->username))
+	if (!clockwork_catalog_delete_job(&objects, jobid, job->owner))
 		refuse_job(jobid);
 	PG_RETURN_BOOL(true);
 }
@@ -311,12 +322,12 @@ clockwork_unschedule_named(PG_FUNCTION_ARGS)
 	int64		jobid;
 
 	begin_write(&objects, "DELETE");
-	jobid = clockwork_catalog_find_named(&objects, name, clockwork_acl_current_user());
+	jobid = clockwork_catalog_find_named(&objects, name, GetUserId());
 	if (jobid == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("could not find valid entry for job '%s'", name)));
-	if (!clockwork_catalog_delete_job(&objects, jobid, clockwork_acl_current_user()))
+	if (!clockwork_catalog_delete_job(&objects, jobid, GetUserId()))
 		refuse_job(jobid);
 	PG_RETURN_BOOL(true);
 }

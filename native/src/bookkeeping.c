@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "compat.h"
+#include "acl.h"
 #include "bookkeeping.h"
 #include "catalog.h"
 #include "extension.h"
@@ -114,7 +115,7 @@ identify(RunIdentity *identity, const Run *run)
 	if (definition)
 	{
 		identity->database = definition->database;
-		identity->username = definition->username;
+		identity->username = clockwork_acl_find_owner(definition->owner, definition->username);
 		identity->command = definition->command;
 	}
 }
@@ -332,12 +333,21 @@ find_obstacle(const JobDefinition *definition, Oid *database, Oid *role, RunEndi
 	ending->start_time = launcher.now.wall;
 	ending->end_time = launcher.now.wall;
 
-	*role = get_role_oid(definition->username, true);
-	if (!OidIsValid(*role))
+	*role = definition->owner;
+	if (!OidIsValid(*role) || GetUserNameFromId(*role, true) == NULL)
 	{
-		ending->reason = "role_missing";
+		bool		replaced = OidIsValid(clockwork_acl_find_role(definition->username));
+
+		ending->reason = replaced ? "role_replaced" : "role_missing";
 		ending->sqlerrcode = ERRCODE_UNDEFINED_OBJECT;
-		ending->message = psprintf("role \"%s\" does not exist", definition->username);
+		ending->message = psprintf(replaced ? "role \"%s\" is not the role that the job belongs to" :
+								   "role \"%s\" does not exist", definition->username);
+		if (replaced)
+		{
+			ending->detail = "The role was created after the job, or was dropped and created again.";
+			ending->hint = psprintf("To give the job to the role of today, a superuser can use SELECT cron.adopt(" INT64_FORMAT ").",
+									definition->jobid);
+		}
 		return true;
 	}
 	*database = get_database_oid(definition->database, true);
@@ -538,7 +548,8 @@ write_skip(Entry *entry, bool to_backlog)
 	identity.attempt = 1;
 	identity.trigger = "schedule";
 	identity.database = skip->database;
-	identity.username = skip->username;
+	identity.username = job ?
+		clockwork_acl_find_owner(job->definition.owner, job->definition.username) : skip->username;
 	identity.command = job ? job->definition.command : NULL;
 	memset(&ending, 0, sizeof(ending));
 	ending.status = "skipped";
@@ -595,7 +606,7 @@ write_problem(Entry *entry)
 	identity.attempt = 1;
 	identity.trigger = "schedule";
 	identity.database = job->definition.database;
-	identity.username = job->definition.username;
+	identity.username = clockwork_acl_find_owner(job->definition.owner, job->definition.username);
 	identity.command = job->definition.command;
 	memset(&ending, 0, sizeof(ending));
 	ending.status = "failed";

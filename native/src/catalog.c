@@ -40,7 +40,8 @@
 	"     WHEN ends_at IS NOT NULL THEN 'ends_at' " \
 	"     WHEN pause_after IS NOT NULL THEN 'pause_after' " \
 	"     WHEN settings IS NOT NULL THEN 'settings' " \
-	"     WHEN history OPERATOR(pg_catalog.<>) 'all' THEN 'history' END"
+	"     WHEN history OPERATOR(pg_catalog.<>) 'all' THEN 'history' END, " \
+	"owner, COALESCE(installation OPERATOR(pg_catalog.<>) (SELECT cron.installation()), true)"
 
 static char *
 text_column(HeapTuple row, TupleDesc desc, int column)
@@ -70,6 +71,10 @@ show_row(HeapTuple row, TupleDesc desc, JobVisitor visit, void *arg)
 	job.anchor = DatumGetTimestampTz(SPI_getbinval(row, desc, 10, &is_null));
 	job.active_since = DatumGetTimestampTz(SPI_getbinval(row, desc, 11, &is_null));
 	job.unsupported = text_column(row, desc, 12);
+	job.owner = DatumGetObjectId(SPI_getbinval(row, desc, 13, &is_null));
+	if (is_null)
+		job.owner = InvalidOid;
+	job.held = DatumGetBool(SPI_getbinval(row, desc, 14, &is_null));
 	visit(&job, arg);
 }
 
@@ -227,25 +232,64 @@ execute_as_owner(const ExtensionObjects *objects, const char *sql, int expected,
 
 int64
 clockwork_catalog_find_named(const ExtensionObjects *objects,
-							 const char *name, const char *username)
+							 const char *name, Oid owner)
 {
-	Oid			types[2] = {TEXTOID, TEXTOID};
-	Datum		values[2] = {CStringGetTextDatum(name), CStringGetTextDatum(username)};
+	Oid			types[2] = {TEXTOID, OIDOID};
+	Datum		values[2] = {CStringGetTextDatum(name), ObjectIdGetDatum(owner)};
 
 	return execute_as_owner(objects,
 							"SELECT jobid FROM cron.job"
 							" WHERE jobname OPERATOR(pg_catalog.=) $1"
-							" AND username OPERATOR(pg_catalog.=) $2",
+							" AND owner OPERATOR(pg_catalog.=) $2",
 							SPI_OK_SELECT, 2, types, values, NULL);
+}
+
+/*
+ * A role that was renamed has a job whose row still says its former name, and
+ * that name and jobname are wanted by another role now: let the row say what
+ * its role is called.
+ */
+static void
+release_former_name(const ExtensionObjects *objects, const char *jobname, const char *username)
+{
+	Oid			types[2] = {TEXTOID, TEXTOID};
+	Datum		values[2] = {CStringGetTextDatum(jobname), CStringGetTextDatum(username)};
+
+	(void) execute_as_owner(objects,
+							"UPDATE cron.job SET username = role.rolname::pg_catalog.text"
+							" FROM pg_catalog.pg_roles AS role"
+							" WHERE role.oid OPERATOR(pg_catalog.=) job.owner"
+							" AND job.jobname OPERATOR(pg_catalog.=) $1"
+							" AND job.username OPERATOR(pg_catalog.=) $2",
+							SPI_OK_UPDATE, 2, types, values, NULL);
 }
 
 int64
 clockwork_catalog_put_job(const ExtensionObjects *objects,
 						  const JobDefinition *job, const char *nodename)
 {
+	/*
+	 * A job of that name is the role's own, or was left behind by a role that
+	 * is gone: then it becomes this one's.  It is never that of another role
+	 * that is there.
+	 */
+	static const char *const sql =
+		"INSERT INTO cron.job AS job"
+		" (schedule, command, nodename, nodeport, database, username, active, jobname)"
+		" VALUES ($1, $2, $3, pg_catalog.current_setting('port')::pg_catalog.int4,"
+		" $4, $5, $6, $7)"
+		" ON CONFLICT ON CONSTRAINT jobname_username_uniq DO UPDATE SET"
+		" schedule = EXCLUDED.schedule, command = EXCLUDED.command,"
+		" database = EXCLUDED.database, username = EXCLUDED.username,"
+		" installation = EXCLUDED.installation"
+		" WHERE job.owner OPERATOR(pg_catalog.=) cron.role_oid($5)"
+		" OR NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS role"
+		"  WHERE role.oid OPERATOR(pg_catalog.=) job.owner)"
+		" RETURNING jobid";
 	Oid			types[7] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, TEXTOID};
 	Datum		values[7];
 	char		nulls[] = "       ";
+	int64		jobid;
 
 	values[0] = CStringGetTextDatum(job->schedule);
 	values[1] = CStringGetTextDatum(job->command);
@@ -257,16 +301,17 @@ clockwork_catalog_put_job(const ExtensionObjects *objects,
 	if (job->name == NULL)
 		nulls[6] = 'n';
 
-	return execute_as_owner(objects,
-							"INSERT INTO cron.job"
-							" (schedule, command, nodename, nodeport, database, username, active, jobname)"
-							" VALUES ($1, $2, $3, pg_catalog.current_setting('port')::pg_catalog.int4,"
-							" $4, $5, $6, $7)"
-							" ON CONFLICT ON CONSTRAINT jobname_username_uniq DO UPDATE SET"
-							" schedule = EXCLUDED.schedule, command = EXCLUDED.command,"
-							" database = EXCLUDED.database"
-							" RETURNING jobid",
-							SPI_OK_INSERT_RETURNING, 7, types, values, nulls);
+	jobid = execute_as_owner(objects, sql, SPI_OK_INSERT_RETURNING, 7, types, values, nulls);
+	if (jobid == 0)
+	{
+		release_former_name(objects, job->name, job->username);
+		jobid = execute_as_owner(objects, sql, SPI_OK_INSERT_RETURNING, 7, types, values, nulls);
+	}
+	if (jobid == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("job name \"%s\" is taken by a job of another role", job->name)));
+	return jobid;
 }
 
 bool
@@ -296,25 +341,26 @@ clockwork_catalog_change_job(const ExtensionObjects *objects,
 			appendStringInfo(&sql, "%s%s = $%d::%s", i ? ", " : "", set->column,
 							 i + 2, set->type);
 	}
-	types[change->count + 1] = TEXTOID;
-	values[change->count + 1] = CStringGetTextDatum(job->username);
+	types[change->count + 1] = OIDOID;
+	values[change->count + 1] = ObjectIdGetDatum(job->owner);
 	nulls[change->count + 1] = ' ';
 	appendStringInfo(&sql, " WHERE jobid OPERATOR(pg_catalog.=) $1"
-					 " AND username OPERATOR(pg_catalog.=) $%d RETURNING 1::pg_catalog.int8",
+					 " AND COALESCE(owner, 0::pg_catalog.oid) OPERATOR(pg_catalog.=) $%d"
+					 " RETURNING 1::pg_catalog.int8",
 					 change->count + 2);
 	return execute_as_owner(objects, sql.data, SPI_OK_UPDATE_RETURNING,
 							change->count + 2, types, values, nulls) == 1;
 }
 
 bool
-clockwork_catalog_delete_job(const ExtensionObjects *objects, int64 jobid, const char *username)
+clockwork_catalog_delete_job(const ExtensionObjects *objects, int64 jobid, Oid owner)
 {
-	Oid			types[2] = {INT8OID, TEXTOID};
-	Datum		values[2] = {Int64GetDatum(jobid), CStringGetTextDatum(username)};
+	Oid			types[2] = {INT8OID, OIDOID};
+	Datum		values[2] = {Int64GetDatum(jobid), ObjectIdGetDatum(owner)};
 
 	return execute_as_owner(objects,
 							"DELETE FROM cron.job WHERE jobid OPERATOR(pg_catalog.=) $1"
-							" AND username OPERATOR(pg_catalog.=) $2"
+							" AND COALESCE(owner, 0::pg_catalog.oid) OPERATOR(pg_catalog.=) $2"
 							" RETURNING 1::pg_catalog.int8",
 							SPI_OK_DELETE_RETURNING, 2, types, values, NULL) == 1;
 }
@@ -334,4 +380,60 @@ clockwork_catalog_deactivate_job(int64 jobid)
 	PopActiveSnapshot();
 	if (result != SPI_OK_UPDATE)
 		elog(ERROR, "could not make job " INT64_FORMAT " inactive", jobid);
+}
+
+int64
+clockwork_catalog_adopt(const ExtensionObjects *objects, int64 jobid, bool any, Oid adopter)
+{
+	Oid			types[3] = {INT8OID, BOOLOID, OIDOID};
+	Datum		values[3] = {Int64GetDatum(jobid), BoolGetDatum(any), ObjectIdGetDatum(adopter)};
+
+	if (any)
+		(void) execute_as_owner(objects,
+								"INSERT INTO cron.installation_identity DEFAULT VALUES ON CONFLICT DO NOTHING",
+								SPI_OK_INSERT, 0, NULL, NULL, NULL);
+
+	/*
+	 * Setting the username, be it to what it was, pins the job to the role of
+	 * that name.  Without `any`, that must be a role of the adopter's just as
+	 * the one it is pinned to, which may be a number from elsewhere.
+	 */
+	return execute_as_owner(objects,
+							"WITH adopted AS ("
+							"UPDATE cron.job AS job SET installation = cron.installation(),"
+							" username = job.username"
+							" WHERE ($1 OPERATOR(pg_catalog.=) 0 OR job.jobid OPERATOR(pg_catalog.=) $1)"
+							" AND ($2 OR (pg_catalog.pg_has_role($3, job.owner, 'USAGE')"
+							"  AND pg_catalog.pg_has_role($3, cron.role_oid(job.username), 'USAGE')))"
+							" AND (job.installation OPERATOR(pg_catalog.<>) cron.installation()"
+							"  OR ($2 AND cron.role_oid(job.username) IS NOT NULL"
+							"   AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS role"
+							"    WHERE role.oid OPERATOR(pg_catalog.=) job.owner)))"
+							" RETURNING 1)"
+							" SELECT pg_catalog.count(*) FROM adopted",
+							SPI_OK_SELECT, 3, types, values, NULL);
+}
+
+bool
+clockwork_catalog_rename_owner(int64 jobid, Oid owner, const char *username)
+{
+	Oid			types[3] = {INT8OID, OIDOID, TEXTOID};
+	Datum		values[3] = {Int64GetDatum(jobid), ObjectIdGetDatum(owner),
+	CStringGetTextDatum(username)};
+	int			result;
+	bool		is_null;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	result = SPI_execute_with_args("UPDATE cron.job SET username = $3"
+								   " WHERE jobid OPERATOR(pg_catalog.=) $1"
+								   " AND owner OPERATOR(pg_catalog.=) $2 RETURNING owner",
+								   3, types, values, NULL, false, 0);
+	PopActiveSnapshot();
+	if (result != SPI_OK_UPDATE_RETURNING)
+		elog(ERROR, "could not update the username of job " INT64_FORMAT, jobid);
+
+	/* The name may have passed to another role since it was looked up. */
+	return SPI_processed == 0 ||
+		DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+									   1, &is_null)) == owner;
 }

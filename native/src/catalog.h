@@ -26,11 +26,12 @@ extern JobDefinition *clockwork_catalog_find_job(const ExtensionObjects *objects
 
 /* The id of a role's job of that name; 0 if there is none. */
 extern int64 clockwork_catalog_find_named(const ExtensionObjects *objects,
-										  const char *name, const char *username);
+										  const char *name, Oid owner);
 
 /*
  * Insert a job; or, if its role has one of that name, give that one the new
- * schedule, command and database and nothing else.  Returns the jobid.
+ * schedule, command and database and nothing else, and let it run here if it
+ * was held.  Returns the jobid.
  * Only these fields of the definition are used: name, schedule, command,
  * database, username, active.
  */
@@ -45,7 +46,24 @@ extern int64 clockwork_catalog_put_job(const ExtensionObjects *objects,
 extern bool clockwork_catalog_change_job(const ExtensionObjects *objects,
 										 const JobDefinition *job, const JobChange *change);
 extern bool clockwork_catalog_delete_job(const ExtensionObjects *objects, int64 jobid,
-										 const char *username);
+										 Oid owner);
+
+/*
+ * Take over jobs that are held, all of them or (`jobid` not 0) one: they
+ * belong to this installation from now on.  Without `any` only those whose
+ * owner's privileges `adopter` has; with it also those whose role was dropped
+ * and created again, which pass to the role that has the name now.  Returns
+ * how many were taken over.
+ */
+extern int64 clockwork_catalog_adopt(const ExtensionObjects *objects, int64 jobid,
+									 bool any, Oid adopter);
+
+/*
+ * The job's role was renamed: let its row say so.  False if the name belongs
+ * to another role by now: the caller must then undo it.  Called inside an
+ * extension section of the caller's.
+ */
+extern bool clockwork_catalog_rename_owner(int64 jobid, Oid owner, const char *username);
 
 /*
  * A job with an @at schedule has had its run: make it inactive.  Called

@@ -21,6 +21,9 @@ typedef struct JobDefinition
 	TimestampTz active_since;	/* no due times before this */
 	const char *unsupported;	/* an option set to what is not supported yet,
 								 * or NULL */
+	Oid			owner;			/* the role it is pinned to; InvalidOid if there
+								 * was none of that name */
+	bool		held;			/* of another installation: must not run here */
 } JobDefinition;
 
 /*

@@ -16,6 +16,7 @@ static MemoryContext job_context = NULL;
 static HTAB *jobs = NULL;
 static DueHeap due_jobs;
 static uint32 current_mark = 0;
+static long held = 0;			/* jobs of another installation */
 
 static void *
 resize_heap(void *old, size_t bytes)
@@ -51,6 +52,12 @@ long
 clockwork_job_list_count(void)
 {
 	return hash_get_num_entries(jobs);
+}
+
+long
+clockwork_job_list_held(void)
+{
+	return held;
 }
 
 static bool
@@ -158,6 +165,17 @@ understand(Job *job)
 		pfree(problem);
 		return;
 	}
+	if (definition->held)
+	{
+		set_problem(job, "the job belongs to another installation of pg_clockwork", NULL);
+
+		/*
+		 * All of them share one line in the log.  No record: while a dump is
+		 * being restored, it would take the number of one that is to come.
+		 */
+		job->problem_reported = true;
+		return;
+	}
 	set_problem(job, NULL, NULL);
 }
 
@@ -201,6 +219,7 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from)
 			!same_text(old->name, definition->name) ||	/* "H" depends on it */
 			!same_text(old->timezone, definition->timezone) ||
 			!same_text(old->unsupported, definition->unsupported) ||
+			old->held != definition->held ||
 			old->anchor != definition->anchor ||
 			old->active != definition->active;
 	}
@@ -211,6 +230,7 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from)
 		dlist_init(&job->waiting);
 	}
 
+	held += (definition->held ? 1 : 0) - (found && job->definition.held ? 1 : 0);
 	copy_definition(job, definition);
 	job->mark = current_mark;
 	if (reschedule)
@@ -228,6 +248,7 @@ clockwork_job_list_remove(Job *job)
 	int64		jobid = job->jobid;
 
 	Assert(dlist_is_empty(&job->under_way) && dlist_is_empty(&job->waiting));
+	held -= job->definition.held ? 1 : 0;
 	clockwork_due_heap_remove(&due_jobs, &job->due);
 	set_problem(job, NULL, NULL);
 	if (job->texts)

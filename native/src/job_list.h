@@ -42,6 +42,9 @@ extern void clockwork_job_list_init(void);
 extern Job *clockwork_job_list_find(int64 jobid);
 extern long clockwork_job_list_count(void);
 
+/* How many of them are held, because they belong to another installation. */
+extern long clockwork_job_list_held(void);
+
 /*
  * Take over a definition as read from its row.  A job that is new, or whose
  * schedule, zone or anchor changed or that became active, is next due after

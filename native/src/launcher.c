@@ -24,7 +24,9 @@
 #include "backlog.h"
 #include "bookkeeping.h"
 #include "clock.h"
+#include "extension.h"
 #include "guc.h"
+#include "job_identity.h"
 #include "job_list.h"
 #include "job_sync.h"
 #include "launcher.h"
@@ -45,6 +47,9 @@
 
 /* The longest sleep: a wall clock that was set is noticed within it. */
 #define MAX_SLEEP_MS 30000
+
+/* How often the launcher looks whether a wrong version has been put right. */
+#define VERSION_CHECK_MS 1000
 
 /* Due times older than this, when noticed, were missed and not merely late. */
 #define MISSED_AFTER_USEC (60 * USECS_PER_SEC)
@@ -326,12 +331,46 @@ take_interrupts(void)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/*
+ * Do the library and the installed SQL belong together?  Asked when something
+ * may have changed, and again and again while they do not: updating an
+ * extension need not tell anybody.
+ */
+static bool
+versions_agree(void)
+{
+	static bool paused = false;
+	char	   *wrong;
+
+	if (!launcher.must_load && !paused)
+		return true;
+	clockwork_session_begin();
+	wrong = clockwork_extension_find_wrong_version();
+	if (wrong && !paused)
+		ereport(LOG,
+				(errmsg("pg_clockwork launcher pauses: the extension has version %s, the library has version %s",
+						wrong, CLOCKWORK_VERSION),
+				 errhint("%s", clockwork_extension_version_hint(wrong))));
+	else if (wrong == NULL && paused)
+		ereport(LOG, (errmsg("pg_clockwork launcher goes on: the extension has the library's version")));
+	paused = wrong != NULL;
+	clockwork_session_commit();
+	if (paused)
+	{
+		launcher.must_load = true;
+		pause_until = launcher.now.monotonic + VERSION_CHECK_MS * 1000L;
+	}
+	return !paused;
+}
+
 static void
 pass(void)
 {
 	take_interrupts();
 	if (ConfigReloadPending)
 		reload_settings();
+	if (!versions_agree())
+		return;
 
 	take_part_in_invalidation();
 	clockwork_run_reap();
@@ -343,7 +382,10 @@ pass(void)
 	}
 	(void) guarded(clockwork_job_sync_close_orphans);
 	if (clockwork_job_sync_is_loaded())
+	{
+		(void) guarded(clockwork_job_identity_follow);
 		collect();
+	}
 	clockwork_bookkeeping_write();
 	launch();
 	(void) guarded(clockwork_backlog_catch_up);
@@ -472,6 +514,8 @@ prepare(void)
 	launcher.now = clockwork_clock_read();
 	clockwork_run_list_init();
 	clockwork_job_sync_init();
+	clockwork_job_identity_init();
+	clockwork_extension_own_transactions();
 }
 
 void

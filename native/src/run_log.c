@@ -352,7 +352,8 @@ clockwork_run_log_catch_up(const int64 *runids, int count)
 	static Statement statement = {
 		"WITH taken AS"
 		" (DELETE FROM cron.record_backlog WHERE runid OPERATOR(pg_catalog.=) ANY ($1) RETURNING *)"
-		" INSERT INTO cron.job_run_details AS d SELECT taken.* FROM taken"
+		" INSERT INTO cron.job_run_details AS d (runid, label, " IDENTITY_COLUMNS ", " ENDING_COLUMNS ")"
+		" SELECT runid, label, " IDENTITY_COLUMNS ", " ENDING_COLUMNS " FROM taken"
 		" ON CONFLICT (runid) DO UPDATE SET " MERGED_ENDING
 		" WHERE d.status OPERATOR(pg_catalog.=) ANY ('{queued,starting,running}'::pg_catalog.text[])",
 		1, {INT8ARRAYOID}, NULL

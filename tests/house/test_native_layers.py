@@ -28,7 +28,7 @@ SOURCES = ROOT / "native" / "src"
 DRAWING: list[tuple[str, tuple[str, ...]]] = [
     ("surface", ("module", "api*")),
     ("processes", ("launcher", "worker")),
-    ("desk", ("backlog", "bookkeeping", "job_sync")),
+    ("desk", ("backlog", "bookkeeping", "job_sync", "job_identity")),
     ("runs", ("run_list",)),
     (
         "world",

@@ -126,14 +126,6 @@ class Damage:
 DAMAGES = [
     Damage("role_dropped", "DROP OWNED BY ~; DROP ROLE ~", "role_missing", "42704", 'role "~" does not exist'),
     Damage(
-        "role_renamed",
-        "ALTER ROLE ~ RENAME TO ~2",
-        "role_missing",
-        "42704",
-        'role "~" does not exist',
-        "ALTER ROLE ~2 RENAME TO ~",
-    ),
-    Damage(
         "no_login",
         "ALTER ROLE ~ NOLOGIN",
         "could_not_start",

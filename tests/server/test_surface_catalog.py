@@ -119,7 +119,7 @@ def test_a_table_begins_with_the_columns_of_pg_cron_and_goes_on_with_ours(
 
 def test_what_the_engine_keeps_of_a_job_stands_last_and_needs_nobody_to_fill_it(conn: Connection) -> None:
     later = rows(conn, COLUMNS, "cron.job")[len(PG_CRON_JOB) + len(OUR_JOB) :]
-    assert {name for name, *_ in later} == {"schedule_anchor", "active_since"}
+    assert {name for name, *_ in later} == {"schedule_anchor", "active_since", "owner", "installation"}
     assert all(default is not None or not needed for _, _, needed, default in later)
 
 
@@ -216,6 +216,10 @@ def test_the_triggers_fire_for_every_change_and_also_on_replicas(conn: Connectio
             "A",
             "BEFORE UPDATE ON cron.job FOR EACH ROW EXECUTE FUNCTION cron.job_before_update()",
         ),
+        "cron_job_owner": (
+            "A",
+            "BEFORE INSERT OR UPDATE ON cron.job FOR EACH ROW EXECUTE FUNCTION cron.job_owner()",
+        ),
         # pg_cron's, by name and form
         "cron_job_cache_invalidate": ("A", f"{truncate} EXECUTE FUNCTION cron.job_cache_invalidate()"),
         "cron_job_changed": (
@@ -229,16 +233,22 @@ def test_the_triggers_fire_for_every_change_and_also_on_replicas(conn: Connectio
     ("table", "policy"),
     [("cron.job", "cron_job_policy"), ("cron.job_run_details", "cron_job_run_details_policy")],
 )
-def test_row_security_is_pg_crons_policy_enabled_and_not_forced(conn: Connection, table: str, policy: str) -> None:
+def test_row_security_is_by_the_pinned_role_under_pg_crons_name_enabled_and_not_forced(
+    conn: Connection, table: str, policy: str
+) -> None:
     flags = "SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE oid = %s::regclass"
     assert rows(conn, flags, table) == [(True, False)]
     found = rows(
         conn,
         "SELECT polname::text, polpermissive, polcmd::text, polroles, pg_get_expr(polqual, polrelid),"
-        " pg_get_expr(polwithcheck, polrelid) FROM pg_policy WHERE polrelid = %s::regclass",
+        " pg_get_expr(polwithcheck, polrelid) FROM pg_policy WHERE polrelid = %s::regclass ORDER BY polcmd",
         table,
     )
-    assert found == [(policy, True, "*", [0], "(username = CURRENT_USER)", None)]
+    monitors = "( SELECT pg_has_role('pg_read_all_stats'::name, 'USAGE'::text) AS pg_has_role)"
+    assert found == [
+        (policy, True, "*", [0], "cron.is_owner(owner)", None),
+        (policy.replace("_policy", "_monitor_policy"), True, "r", [0], monitors, None),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -332,12 +342,12 @@ def test_the_functions_of_pg_cron_are_volatile_invokers_of_c_that_are_unsafe_in_
 
 
 def test_no_function_of_ours_lends_rights_or_looks_names_up_in_the_callers_search_path(conn: Connection) -> None:
-    """C functions see to it themselves; any other pins its search path."""
+    """C functions see to it themselves; any other pins its search path, or has a body that was bound at creation."""
     found = rows(
         conn,
         "SELECT oid::regprocedure::text FROM pg_proc p WHERE pronamespace = 'cron'::regnamespace"
         " AND (proleakproof OR prosecdef OR (prolang <> (SELECT oid FROM pg_language WHERE lanname = 'c')"
-        "      AND NOT coalesce(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp']))",
+        "      AND prosqlbody IS NULL AND NOT coalesce(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp']))",
     )
     assert found == []
 
@@ -350,7 +360,13 @@ def test_only_what_manages_for_others_is_kept_from_the_public(conn: Connection) 
         " AND (proname = ANY (%s) OR prorettype = 'trigger'::regtype) ORDER BY 1",
         NAMES,
     )
-    assert closed == [("alter_job",), ("job_before_update",), ("job_changed",), ("schedule_in_database",)]
+    assert closed == [
+        ("alter_job",),
+        ("job_before_update",),
+        ("job_changed",),
+        ("job_owner",),
+        ("schedule_in_database",),
+    ]
 
 
 def test_a_grant_on_a_function_of_pg_cron_works_as_written_for_it(conn: Connection) -> None:

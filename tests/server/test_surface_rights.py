@@ -31,7 +31,7 @@ def ben(conn: Connection, server: Server) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def history(conn: Connection) -> None:
+def history(conn: Connection, ann: Connection, ben: Connection) -> None:
     """One run of each of three roles, and one of nobody's."""
     conn.execute("TRUNCATE cron.job_run_details")
     conn.execute(
