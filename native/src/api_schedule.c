@@ -142,13 +142,14 @@ explain(FunctionCallInfo fcinfo)
 	ScheduleInstant from;
 	int			count;
 	Size		size;
+	char	   *source;
 	char	   *text;
 
 	refuse_null(fcinfo, 0, "schedule");
 	refuse_null(fcinfo, 2, "from_time");
 	refuse_null(fcinfo, 3, "n");
-	clockwork_schedule_check(text_argument(fcinfo, 0), text_argument(fcinfo, 4), NULL,
-							 &schedule, &report);
+	source = text_argument(fcinfo, 0);
+	clockwork_schedule_check(source, text_argument(fcinfo, 4), NULL, &schedule, &report);
 	found = clockwork_timezone_check(text_argument(fcinfo, 1));
 	from = finite_instant(PG_GETARG_TIMESTAMPTZ(2), "from_time");
 	count = PG_GETARG_INT32(3);
@@ -159,9 +160,10 @@ explain(FunctionCallInfo fcinfo)
 				 errdetail("%d is outside the range 0 to %d.", count, EXPLAIN_MAX)));
 
 	zone = clockwork_zone_callbacks(found);
-	size = 4096 + 80 * (Size) count;
+	size = 4096 + 4 * strlen(source) + 80 * (Size) count;
 	text = palloc(size);
-	(void) clockwork_schedule_explain(&schedule, &zone, pg_get_timezone_name(found),
+	(void) clockwork_schedule_explain(&schedule, source, strlen(source),
+									  &zone, pg_get_timezone_name(found),
 									  cron_match_dom_and_dow, from, from, count,
 									  text, size);
 	return text;

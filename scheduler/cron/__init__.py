@@ -23,7 +23,7 @@ from scheduler import errors
 from scheduler.cron import _zones
 from scheduler.cron._core import ffi, lib
 
-__all__ = ["Kind", "Notice", "Schedule", "ScheduleError"]
+__all__ = ["Condition", "Kind", "Notice", "Parent", "Schedule", "ScheduleError"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -55,6 +55,23 @@ class Kind(Enum):
     INTERVAL = lib.SCHEDULE_INTERVAL
     AT = lib.SCHEDULE_AT
     REBOOT = lib.SCHEDULE_REBOOT
+    AFTER = lib.SCHEDULE_AFTER
+
+
+class Condition(Enum):
+    """What the run of a parent must have done."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A job that an `@after` schedule waits for."""
+
+    name: str
+    condition: Condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +86,7 @@ class Notice:
 class Schedule:
     """A parsed schedule."""
 
-    __slots__ = ("_c", "_last", "fields", "notice", "text")
+    __slots__ = ("_bytes", "_c", "_last", "fields", "notice", "text")
 
     text: str
     """As given."""
@@ -80,7 +97,7 @@ class Schedule:
 
     def __init__(self, text: str, *, hash_key: str = "") -> None:
         """Parse `text`, or raise ScheduleError. `hash_key` is what "H" is derived from: the job's name."""
-        encoded = _to_bytes(text)
+        encoded = self._bytes = _to_bytes(text)
         key = _to_bytes(hash_key)
         report = ffi.new("ScheduleReport *")
         self._c: Any = ffi.new("Schedule *")
@@ -105,11 +122,24 @@ class Schedule:
     @property
     def normalised(self) -> str:
         """The shortest plain form; parsing it gives an equal schedule."""
-        return _written(lib.clockwork_schedule_format, self._c)
+        return _written(lib.clockwork_schedule_format, self._c, self._bytes, len(self._bytes))
 
     def describe(self) -> str:
         """The schedule in English words."""
-        return _written(lib.clockwork_schedule_describe, self._c)
+        return _written(lib.clockwork_schedule_describe, self._c, self._bytes, len(self._bytes))
+
+    @property
+    def parents(self) -> tuple[Parent, ...]:
+        """The jobs that `@after` names, in the order of the text; empty for other kinds."""
+        if self.kind is not Kind.AFTER:
+            return ()
+        found = []
+        text = ffi.from_buffer(self._bytes)
+        position, parent = ffi.new("size_t *"), ffi.new("ScheduleParent *")
+        while lib.clockwork_schedule_next_parent(text, len(self._bytes), position, parent):
+            word = _string(lib.clockwork_schedule_condition_word(parent.condition))
+            found.append(Parent(_written(lib.clockwork_schedule_parent_name, parent), Condition(word)))
+        return tuple(found)
 
     def next(
         self,
@@ -190,13 +220,23 @@ class Schedule:
     ) -> list[str]:
         """What `cron.explain()` says of the schedule, line by line, with the next `count` due times after `after`."""
         tz = after.tzinfo if zone is None else _as_zone(zone)
-        buffer = ffi.new("char[]", 4096 + 80 * count)
+        buffer = ffi.new("char[]", 4096 + 4 * len(self._bytes) + 80 * count)
         reach = ffi.new("int64_t *")
         instant = _to_instant(after)
         name = _to_bytes(str(tz))
         while True:
             length = lib.zone_explain(
-                self._c, _table_of(tz), name, match_dom_and_dow, instant, count, buffer, len(buffer), reach
+                self._c,
+                self._bytes,
+                len(self._bytes),
+                _table_of(tz),
+                name,
+                match_dom_and_dow,
+                instant,
+                count,
+                buffer,
+                len(buffer),
+                reach,
             )
             if length >= 0:
                 return _string(buffer).splitlines()
@@ -279,15 +319,15 @@ def _from_instant(instant: int, zone: tzinfo | None) -> datetime:
 
 def _string(buffer: Any) -> str:
     text: bytes = ffi.string(buffer)
-    return text.decode("ascii")
+    return text.decode("utf-8", "surrogateescape")
 
 
-def _written(write: Any, schedule: Any) -> str:
+def _written(write: Any, *asked: Any) -> str:
     """What a C function writes, however long."""
     size = 256
     while True:
         buffer = ffi.new("char[]", size)
-        length = write(schedule, buffer, size)
+        length = write(*asked, buffer, size)
         if length < size:
             return _string(buffer)
         size = length + 1

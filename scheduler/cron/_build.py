@@ -21,8 +21,9 @@ from cffi import FFI
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = "scheduler.cron._core"
 CORE = Path("native/src/core")
-SOURCES = ("parse", "field", "elapsed", "match", "next", "format", "describe", "explain")
+SOURCES = ("parse", "field", "elapsed", "after", "match", "next", "format", "describe", "explain")
 HEADERS = ("", "_calendar", "_parse", "_text")
+RULES = ("after",)
 
 # What Python sees.
 DECLARATIONS = """
@@ -30,9 +31,22 @@ DECLARATIONS = """
 #define SCHEDULE_UNKNOWN ...
 #define SCHEDULE_TEXT_MAX ...
 
-typedef enum { SCHEDULE_CALENDAR, SCHEDULE_INTERVAL, SCHEDULE_AT, SCHEDULE_REBOOT, ... } ScheduleKind;
+typedef enum { SCHEDULE_CALENDAR, SCHEDULE_INTERVAL, SCHEDULE_AT, SCHEDULE_REBOOT, SCHEDULE_AFTER, ... }
+    ScheduleKind;
+typedef enum { SCHEDULE_SUCCEEDED, SCHEDULE_FAILED, SCHEDULE_FINISHED, ... } ScheduleCondition;
+typedef enum { AFTER_AWAITED, AFTER_MISSING, AFTER_SUCCEEDED, AFTER_FAILED, AFTER_SKIPPED, ... } AfterOutcome;
+typedef enum { AFTER_WAIT, AFTER_RUN, AFTER_SKIP, ... } AfterVerdict;
 
-typedef struct Schedule { ScheduleKind kind; ...; } Schedule;
+typedef struct Schedule { ScheduleKind kind; uint8_t parent_count; ...; } Schedule;
+
+typedef struct ScheduleParent {
+    const char *name;
+    size_t length;
+    ScheduleCondition condition;
+    ...;
+} ScheduleParent;
+
+typedef struct AfterParent { ScheduleCondition condition; AfterOutcome outcome; ...; } AfterParent;
 
 typedef struct ScheduleReport {
     char detail[320];
@@ -58,8 +72,18 @@ typedef struct ZoneTable {
 
 bool clockwork_schedule_parse(const char *text, size_t length, const char *hash_key,
                               size_t hash_key_length, Schedule *schedule, ScheduleReport *report);
-size_t clockwork_schedule_format(const Schedule *schedule, char *buffer, size_t size);
-size_t clockwork_schedule_describe(const Schedule *schedule, char *buffer, size_t size);
+size_t clockwork_schedule_format(const Schedule *schedule, const char *text, size_t length,
+                                 char *buffer, size_t size);
+size_t clockwork_schedule_describe(const Schedule *schedule, const char *text, size_t length,
+                                   char *buffer, size_t size);
+bool clockwork_schedule_next_parent(const char *text, size_t length, size_t *position,
+                                    ScheduleParent *parent);
+size_t clockwork_schedule_parent_name(const ScheduleParent *parent, char *buffer, size_t size);
+const char *clockwork_schedule_condition_word(ScheduleCondition condition);
+AfterVerdict clockwork_after_decide(const AfterParent *parents, int count, int *which);
+bool clockwork_after_meets(ScheduleCondition condition, AfterOutcome outcome);
+AfterOutcome clockwork_after_outcome(const char *status);
+const char *clockwork_after_reason(AfterOutcome outcome);
 bool clockwork_schedule_never_runs_after(const Schedule *schedule, bool match_dom_and_dow, int64_t now,
                                          char *why, size_t size);
 int64_t zone_next(const Schedule *schedule, const ZoneTable *table, bool match_dom_and_dow,
@@ -70,9 +94,9 @@ int zone_matches(const Schedule *schedule, const ZoneTable *table, bool match_do
                  int64_t anchor, int64_t instant);
 int64_t zone_reach(const Schedule *schedule, const ZoneTable *table, bool match_dom_and_dow,
                    int64_t anchor, int64_t after);
-int64_t zone_explain(const Schedule *schedule, const ZoneTable *table, const char *zone_name,
-                     bool match_dom_and_dow, int64_t from, int count, char *buffer, size_t size,
-                     int64_t *reach);
+int64_t zone_explain(const Schedule *schedule, const char *text, size_t text_length,
+                     const ZoneTable *table, const char *zone_name, bool match_dom_and_dow,
+                     int64_t from, int count, char *buffer, size_t size, int64_t *reach);
 bool schedule_equal(const Schedule *a, const Schedule *b);
 """
 
@@ -80,6 +104,7 @@ bool schedule_equal(const Schedule *a, const Schedule *b);
 BRIDGE = """
 #include <string.h>
 
+#include "after.h"
 #include "schedule.h"
 
 /* An answer that depends on seconds the table does not reach. */
@@ -226,13 +251,14 @@ zone_matches(const Schedule *schedule, const ZoneTable *table, bool match_dom_an
 
 /* The length of the explanation; -1: out of reach, and *reach is where. */
 static int64_t
-zone_explain(const Schedule *schedule, const ZoneTable *table, const char *zone_name,
-             bool match_dom_and_dow, int64_t from, int count, char *buffer, size_t size,
-             int64_t *reach)
+zone_explain(const Schedule *schedule, const char *text, size_t text_length,
+             const ZoneTable *table, const char *zone_name, bool match_dom_and_dow,
+             int64_t from, int count, char *buffer, size_t size, int64_t *reach)
 {
     Question    question = {table, false, 0};
     ScheduleZone zone = {&question, offset_at, next_change};
-    size_t      length = clockwork_schedule_explain(schedule, table == NULL ? NULL : &zone, zone_name,
+    size_t      length = clockwork_schedule_explain(schedule, text, text_length,
+                                                    table == NULL ? NULL : &zone, zone_name,
                                                     match_dom_and_dow, from, from, count, buffer, size);
 
     *reach = question.reach;
@@ -254,9 +280,9 @@ def make_builder(root: Path = Path()) -> FFI:
     builder.set_source(
         MODULE,
         BRIDGE,
-        sources=[str(root / CORE / f"schedule_{name}.c") for name in SOURCES],
+        sources=[str(root / CORE / f"{name}.c") for name in (*(f"schedule_{part}" for part in SOURCES), *RULES)],
         include_dirs=[str(root / CORE)],
-        depends=[str(root / CORE / f"schedule{name}.h") for name in HEADERS],
+        depends=[str(root / CORE / f"{name}.h") for name in (*(f"schedule{part}" for part in HEADERS), *RULES)],
         py_limited_api=True,
     )
     return builder

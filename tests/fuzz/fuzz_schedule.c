@@ -90,6 +90,53 @@ check_clean(const char *text, size_t size)
 		PROMISE(text[i] >= 0x20 && text[i] < 0x7f);
 }
 
+/*
+ * The names of @after are shown as they are: what is printable ASCII outside
+ * of them is all that is promised, and no control character anywhere.
+ */
+static void
+check_words(const Schedule *schedule, const char *text, size_t size)
+{
+	size_t		i;
+
+	if (schedule->kind != SCHEDULE_AFTER)
+	{
+		check_clean(text, size);
+		return;
+	}
+	for (i = 0; text[i] != '\0'; i++)
+		PROMISE((unsigned char) text[i] >= 0x20 && text[i] != 0x7f);
+}
+
+/* As many parents as counted, none without a name, none twice. */
+static void
+check_parents(const Schedule *schedule, const char *text, size_t length)
+{
+	ScheduleParent parents[SCHEDULE_PARENTS_MAX];
+	size_t		position = 0;
+	int			count = 0;
+	int			i;
+
+	PROMISE(schedule->parent_count >= 1 && schedule->parent_count <= SCHEDULE_PARENTS_MAX);
+	while (count < SCHEDULE_PARENTS_MAX &&
+		   clockwork_schedule_next_parent(text, length, &position, &parents[count]))
+	{
+		char		name[8192];
+
+		PROMISE(parents[count].length > 0);
+		PROMISE(parents[count].name >= text &&
+				parents[count].name + parents[count].length < text + length);
+		PROMISE(clockwork_schedule_parent_name(&parents[count], name, sizeof(name)) <= parents[count].length);
+		for (i = 0; i < count; i++)
+			PROMISE(parents[i].length != parents[count].length ||
+					memcmp(parents[i].name, parents[count].name, parents[i].length) != 0);
+		count++;
+	}
+	PROMISE(count == schedule->parent_count);
+	PROMISE(position >= length || count == SCHEDULE_PARENTS_MAX ||
+			!clockwork_schedule_next_parent(text, length, &position, &parents[0]));
+}
+
 static void
 check_due_times(const Schedule *schedule, const ScheduleZone *zone, bool match, int64_t after)
 {
@@ -116,7 +163,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	Schedule	again;
 	ScheduleReport report;
 	ScheduleZone zone = {NULL, offset_at, next_change};
-	char		text[8192];
+	char		text[16384];
+	char		words[16384];
 	char		why[300];
 	const char *input;
 	size_t		length;
@@ -141,11 +189,16 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check_clean(report.notice_detail, sizeof(report.notice_detail));
 	check_clean(report.notice_hint, sizeof(report.notice_hint));
 
-	PROMISE(clockwork_schedule_format(&schedule, text, sizeof(text)) < sizeof(text));
+	PROMISE(clockwork_schedule_format(&schedule, input, length, text, sizeof(text)) < sizeof(text));
 	PROMISE(clockwork_schedule_parse(text, strlen(text), NULL, 0, &again, &report));
 	PROMISE(memcmp(&schedule, &again, sizeof(schedule)) == 0);
-	PROMISE(clockwork_schedule_describe(&schedule, text, sizeof(text)) < sizeof(text));
-	check_clean(text, sizeof(text));
+	PROMISE(clockwork_schedule_describe(&schedule, input, length, words, sizeof(words)) < sizeof(words));
+	check_words(&schedule, words, sizeof(words));
+	if (schedule.kind == SCHEDULE_AFTER)
+	{
+		check_parents(&schedule, input, length);
+		check_parents(&again, text, strlen(text));
+	}
 
 	if (clockwork_schedule_never_runs(&schedule, why, sizeof(why)))
 	{

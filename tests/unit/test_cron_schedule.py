@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import pytest
 
 from scheduler import errors
-from scheduler.cron import Kind, Schedule, ScheduleError, _zones
+from scheduler.cron import Condition, Kind, Parent, Schedule, ScheduleError, _zones
 from tests.unit.cron_reference import Reference, offset_at
 from tests.unit.cron_tables import ROOT, read_table
 
@@ -213,6 +213,57 @@ def test_fractions_of_a_second() -> None:
     last = datetime(2199, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
     assert Schedule("@at 2199-12-31 23:59:59.999999Z").next(EPOCH) == last
     assert Schedule("@at 2199-12-31 23:59:59.999999Z").next(last) is None
+
+
+def test_an_event_is_never_due_by_the_clock_and_names_its_parents() -> None:
+    schedule = Schedule(' @after "load","say ""hi""" failed, "täglich"  finished ')
+    assert schedule.kind is Kind.AFTER
+    assert schedule.parents == (
+        Parent("load", Condition.SUCCEEDED),
+        Parent('say "hi"', Condition.FAILED),
+        Parent("täglich", Condition.FINISHED),
+    )
+    assert schedule.next(EPOCH) is None
+    assert not schedule.matches(EPOCH)
+    assert list(schedule.upcoming(EPOCH)) == []
+    assert Schedule("@daily").parents == ()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        '@after "load" failed',
+        '@after "loaD"',
+        '@after "load", "clean"',
+        '@after "loa", "d"',
+        '@after """load"',
+        "@reboot",
+    ],
+)
+def test_schedules_after_other_jobs_are_other_schedules(other: str) -> None:
+    assert Schedule('@after "load"') != Schedule(other)
+    assert hash(Schedule('@after "load"')) == hash(Schedule('@after   "load" succeeded'))
+
+
+def test_an_event_is_explained_however_long_its_names_are() -> None:
+    names = [f"{number:02}" + "ü" * 120 for number in range(32)]
+    schedule = Schedule("@after " + ", ".join(f'"{name}" finished' for name in names))
+    assert [parent.name for parent in schedule.parents] == names
+    lines = schedule.explain(EPOCH)
+    assert lines[0] == f"Schedule: {schedule.normalised}"
+    assert lines[1] == f"Meaning: {schedule.describe()}."
+    assert lines[2] == "Due when those runs have ended, with their due time, never by the clock."
+    assert len(lines) == 3
+
+
+def test_a_text_whose_normalised_form_would_be_too_long_is_refused() -> None:
+    names = [f"{number:02}" for number in range(32)]
+    names[0] += "x" * (8191 - len("@after " + ",".join(f'"{name}"' for name in names)))
+    with pytest.raises(ScheduleError) as refused:
+        Schedule("@after " + ",".join(f'"{name}"' for name in names))
+    assert refused.value.detail == "The names are too long together."
+    names[0] = names[0][:-31]
+    assert Schedule("@after " + ",".join(f'"{name}"' for name in names)).parents[0].name == names[0]
 
 
 def test_a_reboot_is_never_due_by_the_clock() -> None:

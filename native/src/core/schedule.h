@@ -52,15 +52,37 @@ typedef enum ScheduleKind
 	SCHEDULE_CALENDAR,			/* cron fields and the nicknames for them */
 	SCHEDULE_INTERVAL,			/* "N seconds" and @every: elapsed time */
 	SCHEDULE_AT,				/* @at: one instant */
-	SCHEDULE_REBOOT				/* @reboot, @restart: when the server starts */
+	SCHEDULE_REBOOT,			/* @reboot, @restart: when the server starts */
+	SCHEDULE_AFTER				/* @after: when runs of other jobs have ended */
 } ScheduleKind;
+
+/* What a run must have done for @after. */
+typedef enum ScheduleCondition
+{
+	SCHEDULE_SUCCEEDED,
+	SCHEDULE_FAILED,
+	SCHEDULE_FINISHED			/* either */
+} ScheduleCondition;
+
+/* The most jobs that one schedule can wait for. */
+#define SCHEDULE_PARENTS_MAX 32
+
+/* A job that an @after schedule waits for, as it stands in the text. */
+typedef struct ScheduleParent
+{
+	const char *name;			/* in the text, with quotes inside still doubled */
+	size_t		length;			/* in bytes, not 0 */
+	ScheduleCondition condition;
+} ScheduleParent;
 
 /*
  * A parsed schedule.  Fixed size, no pointers: it may be copied with
  * memcpy, kept in an array of 100,000, and thrown away without a call.
  * Only schedule_parse fills it, padding included, so that two schedules are
- * equal if their bytes are.  The fields are read by the core alone, except
- * `kind`, which anybody may look at.
+ * equal if their bytes are (@after: but for a coincidence of 64-bit hashes).
+ * The fields are read by the core alone, except `kind` and `parent_count`,
+ * which anybody may look at.  The names of @after are not in it: functions
+ * that show them take the text that was parsed.
  */
 typedef struct Schedule
 {
@@ -77,7 +99,9 @@ typedef struct Schedule
 	uint8_t		workday;		/* nW: n, or 0 */
 	uint8_t		workday_from_last;	/* L-nW: n + 1, or 0 */
 	uint32_t	year[8];		/* bit y: 1970 + y */
+	uint8_t		parent_count;	/* of @after, 1 to SCHEDULE_PARENTS_MAX */
 	int64_t		microseconds;	/* the length of an interval; the time of @at */
+	uint64_t	parents;		/* of @after: a hash of names and conditions */
 } Schedule;
 
 /*
@@ -113,7 +137,8 @@ extern bool clockwork_schedule_parse(const char *text, size_t length,
  * `anchor` is where the series of an interval begins: due times are
  * anchor + k * interval, k >= 1.  Other kinds ignore it.  `match_dom_and_dow`
  * requires both day fields to match whatever their form
- * (cron.match_dom_and_dow).  SCHEDULE_REBOOT is never due by the clock.
+ * (cron.match_dom_and_dow).  SCHEDULE_REBOOT and SCHEDULE_AFTER are never due
+ * by the clock.
  */
 extern ScheduleInstant clockwork_schedule_next(const Schedule *schedule,
 											   const ScheduleZone *zone,
@@ -132,18 +157,39 @@ extern bool clockwork_schedule_matches(const Schedule *schedule,
 									   ScheduleInstant instant);
 
 /*
+ * The parents of an @after schedule, one per call: *position is 0 before the
+ * first.  `text` is one that clockwork_schedule_parse accepted as @after.
+ * False after the last.
+ */
+extern bool clockwork_schedule_next_parent(const char *text, size_t length,
+										   size_t *position, ScheduleParent *parent);
+
+/*
+ * A parent's name as the job bears it, NUL-terminated and cut at `size`.
+ * Returns the length it has or would have had.
+ */
+extern size_t clockwork_schedule_parent_name(const ScheduleParent *parent,
+											 char *buffer, size_t size);
+
+/* "succeeded", "failed" or "finished". */
+extern const char *clockwork_schedule_condition_word(ScheduleCondition condition);
+
+/*
  * The normalised text of a schedule, NUL-terminated and cut at `size`.
  * Returns the length it has or would have had, like snprintf.  Parsing the
- * result gives the same schedule.
+ * result gives the same schedule.  `text` is what it was parsed from; only
+ * @after needs it, for the names, whose bytes are given back as they are.
  */
 extern size_t clockwork_schedule_format(const Schedule *schedule,
+										const char *text, size_t length,
 										char *buffer, size_t size);
 
 /*
  * The schedule in English words, without a final period: "At 03:00 every
- * day".  Cut and counted like clockwork_schedule_format.
+ * day".  `text` as above; cut and counted likewise.
  */
 extern size_t clockwork_schedule_describe(const Schedule *schedule,
+										  const char *text, size_t length,
 										  char *buffer, size_t size);
 
 /*
@@ -163,10 +209,11 @@ extern bool clockwork_schedule_never_runs_after(const Schedule *schedule,
  * All of the above for a person, as lines that end in a newline: normalised
  * form, words, the next `count` due times after `from` in the zone (called
  * `zone_name`) and in UTC, and what the clock changes of the year after `from`
- * do to it.  Cut and counted like clockwork_schedule_format; 4 kB plus 80
- * bytes for each due time is always enough.
+ * do to it.  `text` as above; cut and counted likewise; 4 kB plus four times
+ * `length` plus 80 bytes for each due time is always enough.
  */
 extern size_t clockwork_schedule_explain(const Schedule *schedule,
+										 const char *text, size_t length,
 										 const ScheduleZone *zone,
 										 const char *zone_name,
 										 bool match_dom_and_dow,

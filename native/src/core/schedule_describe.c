@@ -24,6 +24,7 @@ static const char *const ordinals[] = {
 };
 
 static void sink_interval(TextSink *sink, const char *interval);
+static void sink_parents(TextSink *sink, const Schedule *schedule, const char *text, size_t length);
 static void sink_calendar(TextSink *sink, const Schedule *schedule);
 static bool sink_time(TextSink *sink, const Schedule *schedule);
 static void sink_times_of_day(TextSink *sink, const Schedule *schedule);
@@ -46,7 +47,8 @@ static bool is_every_weekday(const Schedule *schedule);
 static int	last_year(const Schedule *schedule);
 
 size_t
-clockwork_schedule_describe(const Schedule *schedule, char *buffer, size_t size)
+clockwork_schedule_describe(const Schedule *schedule, const char *source, size_t length,
+							char *buffer, size_t size)
 {
 	TextSink	sink = sink_open(buffer, size);
 	char		text[64];
@@ -57,12 +59,12 @@ clockwork_schedule_describe(const Schedule *schedule, char *buffer, size_t size)
 			sink_calendar(&sink, schedule);
 			break;
 		case SCHEDULE_INTERVAL:
-			clockwork_schedule_format(schedule, text, sizeof(text));
+			clockwork_schedule_format(schedule, source, length, text, sizeof(text));
 			sink_text(&sink, "Every ");
 			sink_interval(&sink, text[0] == '@' ? text + strlen("@every ") : text);
 			break;
 		case SCHEDULE_AT:
-			clockwork_schedule_format(schedule, text, sizeof(text));
+			clockwork_schedule_format(schedule, source, length, text, sizeof(text));
 			sink_text(&sink, "Once, at ");
 			if ((schedule->flags & FLAG_LOCAL) == 0)
 				text[strlen(text) - strlen("+00")] = '\0';
@@ -72,6 +74,9 @@ clockwork_schedule_describe(const Schedule *schedule, char *buffer, size_t size)
 			break;
 		case SCHEDULE_REBOOT:
 			sink_text(&sink, "When the server starts");
+			break;
+		case SCHEDULE_AFTER:
+			sink_parents(&sink, schedule, source, length);
 			break;
 	}
 	return sink.length;
@@ -84,6 +89,28 @@ sink_interval(TextSink *sink, const char *interval)
 	bool		single = strncmp(interval, "1 ", 2) == 0 && strchr(interval + 2, ' ') == NULL;
 
 	sink_text(sink, single ? interval + 2 : interval);
+}
+
+/* 'After "load" succeeds and "clean" fails, for the same due time' */
+static void
+sink_parents(TextSink *sink, const Schedule *schedule, const char *text, size_t length)
+{
+	static const char *const verbs[] = {"succeeds", "fails", "finishes"};
+	ScheduleParent parent;
+	size_t		position = 0;
+	int			written = 0;
+
+	sink_text(sink, "After ");
+	while (clockwork_schedule_next_parent(text, length, &position, &parent))
+	{
+		sink_between(sink, &written, written == schedule->parent_count - 1, " and ");
+		sink_char(sink, '"');
+		sink_bytes(sink, parent.name, parent.length);
+		sink_text(sink, "\" ");
+		sink_text(sink, verbs[parent.condition]);
+	}
+	if (schedule->parent_count > 1)
+		sink_text(sink, ", all for the same due time");
 }
 
 static void

@@ -17,6 +17,8 @@
 typedef struct Explanation
 {
 	const Schedule *schedule;
+	const char *text;			/* that it was parsed from */
+	size_t		length;
 	const ScheduleZone *zone;
 	const char *zone_name;
 	bool		match_dom_and_dow;
@@ -137,6 +139,10 @@ explain_due_times(Explanation *ask, int count)
 	}
 	if (shown == 0 && ask->schedule->kind == SCHEDULE_REBOOT)
 		sink_text(&ask->sink, "Due when the server starts, never by the clock.\n");
+	else if (shown == 0 && ask->schedule->kind == SCHEDULE_AFTER)
+		sink_text(&ask->sink, ask->schedule->parent_count == 1 ?
+				  "Due when that run has ended, with its due time, never by the clock.\n" :
+				  "Due when those runs have ended, with their due time, never by the clock.\n");
 	else if (shown == 0)
 		sink_text(&ask->sink, "Never due again.\n");
 }
@@ -280,23 +286,34 @@ explain_clock_changes(Explanation *ask)
 
 /* ---- all of it ---- */
 
+/* A text of another function, straight into what is left of the buffer. */
+static void
+sink_written(Explanation *ask, size_t (*write) (const Schedule *schedule,
+												const char *text, size_t length,
+												char *buffer, size_t size))
+{
+	TextSink   *sink = &ask->sink;
+	bool		fits = sink->length < sink->size;
+
+	sink->length += write(ask->schedule, ask->text, ask->length,
+						  fits ? sink->buffer + sink->length : NULL,
+						  fits ? sink->size - sink->length : 0);
+}
+
 static void
 explain_form(Explanation *ask)
 {
-	char		text[1024];
-
-	clockwork_schedule_format(ask->schedule, text, sizeof(text));
 	sink_text(&ask->sink, "Schedule: ");
-	sink_text(&ask->sink, text);
-	clockwork_schedule_describe(ask->schedule, text, sizeof(text));
+	sink_written(ask, clockwork_schedule_format);
 	sink_text(&ask->sink, "\nMeaning: ");
-	sink_text(&ask->sink, text);
+	sink_written(ask, clockwork_schedule_describe);
 	sink_text(&ask->sink, ".\n");
 }
 
 size_t
-clockwork_schedule_explain(const Schedule *schedule, const ScheduleZone *zone,
-						   const char *zone_name, bool match_dom_and_dow,
+clockwork_schedule_explain(const Schedule *schedule, const char *text, size_t length,
+						   const ScheduleZone *zone, const char *zone_name,
+						   bool match_dom_and_dow,
 						   ScheduleInstant anchor, ScheduleInstant from, int count,
 						   char *buffer, size_t size)
 {
@@ -304,6 +321,8 @@ clockwork_schedule_explain(const Schedule *schedule, const ScheduleZone *zone,
 	char		why[256];
 
 	ask.schedule = schedule;
+	ask.text = text;
+	ask.length = length;
 	ask.zone = zone;
 	ask.zone_name = zone_name;
 	ask.match_dom_and_dow = match_dom_and_dow;

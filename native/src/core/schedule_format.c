@@ -11,6 +11,7 @@
 /* Fewer values than this are listed rather than written as a range or step. */
 #define RUN_MIN 3
 
+static void sink_parents(TextSink *sink, const char *text, size_t length);
 static void sink_calendar(TextSink *sink, const Schedule *schedule);
 static void sink_field(TextSink *sink, uint64_t bits, int low, int high, bool star);
 static void sink_star(TextSink *sink, uint64_t *bits, int low, int high);
@@ -26,7 +27,8 @@ static bool is_step_of_months(uint64_t months);
 static bool has_all_years(const Schedule *schedule);
 
 size_t
-clockwork_schedule_format(const Schedule *schedule, char *buffer, size_t size)
+clockwork_schedule_format(const Schedule *schedule, const char *text, size_t length,
+						  char *buffer, size_t size)
 {
 	TextSink	sink = sink_open(buffer, size);
 
@@ -44,8 +46,32 @@ clockwork_schedule_format(const Schedule *schedule, char *buffer, size_t size)
 		case SCHEDULE_REBOOT:
 			sink_text(&sink, "@reboot");
 			break;
+		case SCHEDULE_AFTER:
+			sink_parents(&sink, text, length);
+			break;
 	}
 	return sink.length;
+}
+
+static void
+sink_parents(TextSink *sink, const char *text, size_t length)
+{
+	ScheduleParent parent;
+	size_t		position = 0;
+	const char *separator = " \"";
+
+	sink_text(sink, "@after");
+	while (clockwork_schedule_next_parent(text, length, &position, &parent))
+	{
+		sink_text(sink, separator);
+		separator = ", \"";
+		sink_bytes(sink, parent.name, parent.length);
+		sink_char(sink, '"');
+		if (parent.condition == SCHEDULE_SUCCEEDED)
+			continue;
+		sink_char(sink, ' ');
+		sink_text(sink, clockwork_schedule_condition_word(parent.condition));
+	}
 }
 
 static void

@@ -40,6 +40,7 @@ clockwork_schedule_matches(const Schedule *schedule, const ScheduleZone *zone,
 			return instant != SCHEDULE_NEVER &&
 				clockwork_schedule_locate(schedule, zone) == instant;
 		case SCHEDULE_REBOOT:
+		case SCHEDULE_AFTER:
 			break;
 	}
 	return false;

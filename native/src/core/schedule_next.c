@@ -66,6 +66,7 @@ clockwork_schedule_next(const Schedule *schedule, const ScheduleZone *zone,
 				return at > after ? at : SCHEDULE_NEVER;
 			}
 		case SCHEDULE_REBOOT:
+		case SCHEDULE_AFTER:
 			break;
 	}
 	return SCHEDULE_NEVER;

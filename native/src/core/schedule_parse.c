@@ -2,7 +2,7 @@
  * Which kind of schedule a text is.
  *
  * The kinds cannot be mistaken for each other: "@..." is a nickname, an event,
- * @every or @at; "N seconds" is two words, and a cron expression never is.
+ * @every, @at or @after; "N seconds" is two words, and a cron expression never is.
  * The text is hostile: any bytes, NUL among them, in no particular encoding.
  */
 #include "schedule_calendar.h"
@@ -46,6 +46,7 @@ static const struct
 #define FIELDS_MAX 7
 
 static bool parse_trimmed(Parser *parser);
+static bool is_after(const Parser *parser);
 static bool parse_at_sign(Parser *parser);
 static bool parse_nickname(Parser *parser, size_t word_end);
 static bool refuse_nickname(const Parser *parser, size_t word_end);
@@ -99,12 +100,6 @@ clockwork_schedule_parse(const char *text, size_t length,
 }
 
 static bool
-is_space(char c)
-{
-	return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
-static bool
 parse_trimmed(Parser *parser)
 {
 	bool		decided = false;
@@ -125,6 +120,12 @@ parse_trimmed(Parser *parser)
 				  "\"@daily\", or an interval such as \"30 seconds\".");
 		return false;
 	}
+	if (is_after(parser))
+	{
+		/* Names may hold any space. */
+		parser->at += strlen("@after");
+		return clockwork_schedule_parse_after(parser);
+	}
 	if (!refuse_spaces(parser))
 		return false;
 	if (peek(parser) == '@')
@@ -135,9 +136,20 @@ parse_trimmed(Parser *parser)
 	return parse_pattern(parser);
 }
 
+/* "@after", followed by a blank, a quote or nothing. */
+static bool
+is_after(const Parser *parser)
+{
+	const char *text = parser->text + parser->at;
+	size_t		length = parser->end - parser->at;
+
+	return length >= 6 && memcmp(text, "@after", 6) == 0 &&
+		(length == 6 || is_space(text[6]) || text[6] == '"');
+}
+
 /*
- * Line breaks and the many spaces of Unicode look like separators and are
- * none: say so before anything is counted.  False if there is one.
+ * Say of spaces that are no separators what they are, before anything is
+ * counted.  False if there is one.
  */
 static bool
 refuse_spaces(const Parser *parser)
@@ -145,33 +157,38 @@ refuse_spaces(const Parser *parser)
 	size_t		at;
 
 	for (at = parser->at; at < parser->end; at++)
-	{
-		const unsigned char *c = (const unsigned char *) parser->text + at;
-		size_t		left = parser->end - at;
-		const char *what = NULL;
-		TextSink	detail;
-
-		if (*c >= 0x20 && *c < 0x80)
-			continue;
-		if (*c >= '\n' && *c <= '\r')
-			what = "a line break";
-		else if (left >= 2 && c[0] == 0xc2 && c[1] == 0xa0)
-			what = "a no-break space";
-		else if (left >= 3 && c[0] == 0xe2 && c[1] == 0x80 &&
-				 (c[2] <= 0x8b || c[2] == 0xa8 || c[2] == 0xa9 || c[2] == 0xaf))
-			what = "a Unicode space";
-		else if (left >= 3 && ((c[0] == 0xe3 && c[1] == 0x80 && c[2] == 0x80) ||
-							   (c[0] == 0xef && c[1] == 0xbb && c[2] == 0xbf)))
-			what = "a Unicode space";
-		if (what == NULL)
-			continue;
-
-		detail = write_detail_at(parser, at);
-		sink_text(&detail, what);
-		sink_text(&detail, " cannot be part of a schedule; fields are separated by spaces or tabs.");
-		return false;
-	}
+		if (!clockwork_schedule_refuse_space(parser, at))
+			return false;
 	return true;
+}
+
+bool
+clockwork_schedule_refuse_space(const Parser *parser, size_t at)
+{
+	const unsigned char *c = (const unsigned char *) parser->text + at;
+	size_t		left = parser->end - at;
+	const char *what = NULL;
+	TextSink	detail;
+
+	if (left == 0 || (*c >= 0x20 && *c < 0x80))
+		return true;
+	if (*c >= '\n' && *c <= '\r')
+		what = "a line break";
+	else if (left >= 2 && c[0] == 0xc2 && c[1] == 0xa0)
+		what = "a no-break space";
+	else if (left >= 3 && c[0] == 0xe2 && c[1] == 0x80 &&
+			 (c[2] <= 0x8b || c[2] == 0xa8 || c[2] == 0xa9 || c[2] == 0xaf))
+		what = "a Unicode space";
+	else if (left >= 3 && ((c[0] == 0xe3 && c[1] == 0x80 && c[2] == 0x80) ||
+						   (c[0] == 0xef && c[1] == 0xbb && c[2] == 0xbf)))
+		what = "a Unicode space";
+	if (what == NULL)
+		return true;
+
+	detail = write_detail_at(parser, at);
+	sink_text(&detail, what);
+	sink_text(&detail, " cannot be part of a schedule; fields are separated by spaces or tabs.");
+	return false;
 }
 
 static bool
@@ -257,7 +274,8 @@ refuse_nickname(const Parser *parser, size_t word_end)
 		return false;
 	}
 	if (is_word(parser, parser->at, word_end, "@every") ||
-		is_word(parser, parser->at, word_end, "@at"))
+		is_word(parser, parser->at, word_end, "@at") ||
+		is_word(parser, parser->at, word_end, "@after"))
 	{
 		sink_text(&hint, "Nicknames are lower case: \"");
 		for (i = parser->at; i < word_end; i++)
@@ -280,7 +298,7 @@ refuse_nickname(const Parser *parser, size_t word_end)
 		sink_text(&hint, nicknames[i].name);
 		sink_text(&hint, ", ");
 	}
-	sink_text(&hint, "\"@every <interval>\" and \"@at <timestamp>\".");
+	sink_text(&hint, "\"@every <interval>\", \"@at <timestamp>\" and \"@after <jobs>\".");
 	return false;
 }
 

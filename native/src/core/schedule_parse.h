@@ -3,7 +3,7 @@
  *
  * schedule_parse.c tells the kinds of schedule apart, schedule_field.c reads
  * the fields of a cron expression, schedule_elapsed.c reads intervals and
- * timestamps.  Each stops at the first mistake, with the report written.
+ * timestamps, schedule_after.c the jobs of @after.  Each stops at the first mistake, with the report written.
  */
 #ifndef CLOCKWORK_CORE_SCHEDULE_PARSE_H
 #define CLOCKWORK_CORE_SCHEDULE_PARSE_H
@@ -58,6 +58,13 @@ static inline bool
 is_blank(char c)
 {
 	return c == ' ' || c == '\t';
+}
+
+/* What may stand around a schedule. */
+static inline bool
+is_space(char c)
+{
+	return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
 static inline char
@@ -127,11 +134,21 @@ write_detail_at(const Parser *parser, size_t at)
 	return detail;
 }
 
+/*
+ * schedule_parse.c: line breaks and the many spaces of Unicode look like
+ * separators and are none.  False, with the report written, if one stands at
+ * `at`.
+ */
+extern bool clockwork_schedule_refuse_space(const Parser *parser, size_t at);
+
 /* schedule_field.c */
 extern bool clockwork_schedule_parse_field(Parser *parser, const FieldSpan *span);
 
 /* schedule_elapsed.c: the text from the cursor to the end */
 extern bool clockwork_schedule_parse_interval(Parser *parser);
 extern bool clockwork_schedule_parse_timestamp(Parser *parser);
+
+/* schedule_after.c: likewise */
+extern bool clockwork_schedule_parse_after(Parser *parser);
 
 #endif							/* CLOCKWORK_CORE_SCHEDULE_PARSE_H */

@@ -252,12 +252,12 @@ check_report(bool accepted, const ScheduleReport *report)
 
 /* The normalised text gives the same schedule, however small the buffer was. */
 static void
-check_round_trip(const Schedule *schedule)
+check_round_trip(const Schedule *schedule, const char *source, size_t source_length)
 {
 	char		text[TEXT_SIZE];
 	char		again[TEXT_SIZE];
 	char		small[TEXT_SIZE];
-	size_t		length = clockwork_schedule_format(schedule, text, sizeof(text));
+	size_t		length = clockwork_schedule_format(schedule, source, source_length, text, sizeof(text));
 	size_t		size;
 	Schedule	parsed;
 	ScheduleReport report;
@@ -266,24 +266,24 @@ check_round_trip(const Schedule *schedule)
 	check(parse_exact(text, length, "other", 5, &parsed, &report), "the normalised text is accepted",
 		  text, report.detail);
 	check(memcmp(&parsed, schedule, sizeof(parsed)) == 0, "the normalised text means the same", text, "");
-	clockwork_schedule_format(&parsed, again, sizeof(again));
+	clockwork_schedule_format(&parsed, text, length, again, sizeof(again));
 	check_text("the normalised text is its own", again, text);
 
 	for (size = 0; size <= length + 1; size += 1 + size / 8)
 	{
 		memset(small, 'x', sizeof(small));
-		check(clockwork_schedule_format(schedule, small, size) == length,
+		check(clockwork_schedule_format(schedule, source, source_length, small, size) == length,
 			  "format counts what it cuts", text, "");
 		check(size == 0 || (strncmp(small, text, size - 1) == 0 && strlen(small) == (size <= length ? size - 1 : length)),
 			  "format cuts", small, text);
 		check(small[size] == 'x', "format stays in its buffer", small, text);
 	}
-	length = clockwork_schedule_describe(schedule, text, sizeof(text));
+	length = clockwork_schedule_describe(schedule, source, source_length, text, sizeof(text));
 	check(length == strlen(text) && length > 0, "describe returns the length", text, "");
 	for (size = 0; size <= length + 1; size += 1 + size / 8)
 	{
 		memset(small, 'x', sizeof(small));
-		check(clockwork_schedule_describe(schedule, small, size) == length && small[size] == 'x',
+		check(clockwork_schedule_describe(schedule, source, source_length, small, size) == length && small[size] == 'x',
 			  "describe stays in its buffer", small, text);
 	}
 }
@@ -316,9 +316,9 @@ test_acceptance(const Column *row)
 	if (!accepted)
 		return;
 	check_report(accepted, &report);
-	clockwork_schedule_format(&schedule, text, sizeof(text));
+	clockwork_schedule_format(&schedule, row[1].bytes, row[1].length, text, sizeof(text));
 	check_text("normalised", text, row[3].bytes);
-	clockwork_schedule_describe(&schedule, text, sizeof(text));
+	clockwork_schedule_describe(&schedule, row[1].bytes, row[1].length, text, sizeof(text));
 	check_text("words", text, row[4].bytes);
 	check_text("notice", report.notice, row[5].bytes);
 	check_text("notice detail", report.notice_detail, row[6].bytes);
@@ -327,7 +327,7 @@ test_acceptance(const Column *row)
 	check(clockwork_schedule_never_runs(&schedule, text, sizeof(text)) == (row[8].length > 0),
 		  "never runs", text, row[8].bytes);
 	check_text("why never", text, row[8].bytes);
-	check_round_trip(&schedule);
+	check_round_trip(&schedule, row[1].bytes, row[1].length);
 }
 
 /* "2030-03-10T07:00:00.5Z" in microseconds; "never". */
@@ -505,7 +505,7 @@ test_properties(int rounds)
 			check(false, "accepted", report.detail, "");
 			continue;
 		}
-		check_round_trip(&schedule);
+		check_round_trip(&schedule, text, strlen(text));
 		next = clockwork_schedule_next(&schedule, &callbacks, match, 0, after);
 		snprintf(shown, sizeof(shown), "%lld", (long long) next);
 		check(next > after, "next is later", shown, "");
@@ -546,8 +546,41 @@ test_random_bytes(int rounds)
 		accepted = parse_exact(text, length, text, length, &schedule, &report);
 		check_report(accepted, &report);
 		if (accepted)
-			check_round_trip(&schedule);
+			check_round_trip(&schedule, text, length);
 	}
+}
+
+/* "@after" and pieces of what may follow it, in any order. */
+static void
+test_random_parents(int rounds)
+{
+	static const char *const pieces[] = {
+		"\"a\"", "\"b\"", "\"\"\"\"", "\"", ",", ", ", " ", "\t", " failed", " finished",
+		"succeeded", "x", "\xc3\xa4", "\xff", "\n"
+	};
+	int			round;
+	int			taken = 0;
+
+	for (round = 0; round < rounds; round++)
+	{
+		char		text[200] = "@after ";
+		uint32_t	left = 1 + draw(7);
+		Schedule	schedule;
+		ScheduleReport report;
+		bool		accepted;
+
+		while (left-- > 0)
+			strcat(text, pieces[draw(sizeof(pieces) / sizeof(pieces[0]))]);
+		snprintf(where, sizeof(where), "random parents, round %d", round);
+		accepted = parse_exact(text, strlen(text), NULL, 0, &schedule, &report);
+		check_report(accepted, &report);
+		if (!accepted)
+			continue;
+		taken++;
+		check(schedule.kind == SCHEDULE_AFTER, "it is an event", text, "");
+		check_round_trip(&schedule, text, strlen(text));
+	}
+	check(taken > rounds / 100, "some are accepted", "", "");
 }
 
 /* Every beginning of every accepted text. */
@@ -564,7 +597,7 @@ test_beginnings(const Column *row)
 
 		check_report(accepted, &report);
 		if (accepted)
-			check_round_trip(&schedule);
+			check_round_trip(&schedule, row[1].bytes, length);
 	}
 }
 
@@ -647,6 +680,7 @@ main(int argc, char **argv)
 	for_each_row(argv[1], "next_runs.tsv", 7, test_next_run);
 	test_properties(4000);
 	test_random_bytes(100000);
+	test_random_parents(20000);
 	test_edges();
 	printf("%d checks, %d failures\n", checks, failures);
 	return failures > 0;
