@@ -1,5 +1,6 @@
 /*
- * Telling the launcher, at commit, which jobs changed.
+ * Telling the launcher, at commit, which jobs changed, and refusing @after
+ * schedules that go round in a circle, whoever wrote them.
  *
  * The row trigger on cron.job remembers ids; the commit callback hands them
  * to the launcher and wakes it, so that it never looks before the rows are
@@ -15,7 +16,10 @@
 
 #include "compat.h"
 #include "acl.h"
+#include "after_check.h"
+#include "core/schedule.h"
 #include "extension.h"
+#include "schedule_check.h"
 #include "shmem.h"
 
 #include "access/htup_details.h"
@@ -128,6 +132,49 @@ remember(HeapTuple row, TupleDesc desc)
 		all_changed = true;
 }
 
+static bool
+same_column(TriggerData *trigger, TupleDesc desc, const char *name)
+{
+	char	   *before = SPI_getvalue(trigger->tg_trigtuple, desc, SPI_fnumber(desc, name));
+	char	   *after = SPI_getvalue(trigger->tg_newtuple, desc, SPI_fnumber(desc, name));
+
+	if (before == NULL || after == NULL)
+		return before == after;
+	return strcmp(before, after) == 0;
+}
+
+/*
+ * A row with an @after schedule, however it was written: refuse what cannot be
+ * read and what would wait for itself.  The other rows of the statement are
+ * there by now.
+ */
+static void
+check_after(TriggerData *trigger, TupleDesc desc)
+{
+	bool		is_update = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
+	HeapTuple	row = is_update ? trigger->tg_newtuple : trigger->tg_trigtuple;
+	char	   *schedule;
+	char	   *username;
+	Schedule	parsed;
+	ScheduleReport report;
+	ExtensionObjects objects;
+
+	if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		return;
+	schedule = SPI_getvalue(row, desc, SPI_fnumber(desc, "schedule"));
+	username = SPI_getvalue(row, desc, SPI_fnumber(desc, "username"));
+	if (schedule == NULL || username == NULL || !clockwork_after_is_meant(schedule))
+		return;
+	if (is_update && same_column(trigger, desc, "schedule") &&
+		same_column(trigger, desc, "jobname") && same_column(trigger, desc, "username"))
+		return;
+	clockwork_schedule_check(schedule, NULL, NULL, &parsed, &report);
+	if (clockwork_extension_find(&objects))
+		clockwork_after_check(&objects, schedule,
+							  SPI_getvalue(row, desc, SPI_fnumber(desc, "jobname")),
+							  username, true);
+}
+
 /* For each row. */
 Datum
 clockwork_job_changed(PG_FUNCTION_ARGS)
@@ -141,6 +188,7 @@ clockwork_job_changed(PG_FUNCTION_ARGS)
 				 errmsg("must be fired for each row")));
 	if (!is_ours(trigger->tg_relation))
 		return PointerGetDatum(NULL);
+	check_after(trigger, desc);
 	remember(trigger->tg_trigtuple, desc);
 	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 		remember(trigger->tg_newtuple, desc);
@@ -159,17 +207,6 @@ clockwork_job_cache_invalidate(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event) && is_ours(trigger->tg_relation))
 		all_changed = true;
 	return PointerGetDatum(NULL);
-}
-
-static bool
-same_column(TriggerData *trigger, TupleDesc desc, const char *name)
-{
-	char	   *before = SPI_getvalue(trigger->tg_trigtuple, desc, SPI_fnumber(desc, name));
-	char	   *after = SPI_getvalue(trigger->tg_newtuple, desc, SPI_fnumber(desc, name));
-
-	if (before == NULL || after == NULL)
-		return before == after;
-	return strcmp(before, after) == 0;
 }
 
 /*

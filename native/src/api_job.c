@@ -11,6 +11,7 @@
 
 #include "compat.h"
 #include "acl.h"
+#include "after_check.h"
 #include "catalog.h"
 #include "core/schedule.h"
 #include "extension.h"
@@ -145,6 +146,7 @@ schedule_job(const ExtensionObjects *objects, char *name, char *schedule, char *
 	job.username = username ? username : clockwork_acl_current_user();
 	job.active = active;
 	clockwork_acl_check_job(job.username, job.database);
+	clockwork_after_check(objects, schedule, name, job.username, false);
 	if (username == NULL)
 		clockwork_acl_warn_no_login(job.username);
 	return clockwork_catalog_put_job(objects, &job, cron_host);
@@ -239,6 +241,10 @@ change_job(const ExtensionObjects *objects, const JobDefinition *job, const JobC
 	owner = clockwork_acl_find_owner(job->owner, job->username);
 	clockwork_acl_check_job(username ? username : owner ? owner : job->username,
 							database ? database : job->database);
+	if (schedule || name || username)
+		clockwork_after_check(objects, schedule ? schedule : job->schedule,
+							  name ? name : job->name,
+							  username ? username : job->username, false);
 	if (!clockwork_catalog_change_job(objects, job, change))
 		refuse_job(job->jobid);
 }

@@ -19,6 +19,7 @@
 #include "catalog.h"
 #include "extension.h"
 #include "guc.h"
+#include "run_after.h"
 #include "run_list.h"
 #include "session.h"
 
@@ -72,6 +73,7 @@ typedef struct Entry
 	int64		runid;			/* of an inserted record; RUNID_TAKEN: this due
 								 * time had one already */
 	bool		is_over;		/* BEGIN: it ended right here */
+	bool		has_failed;		/* BEGIN: for there was an obstacle */
 	char	   *log_line;		/* to be logged once it is true */
 } Entry;
 
@@ -255,6 +257,10 @@ static void
 confirm_ending(Run *run)
 {
 	run->ended = true;
+	if (run->job)
+		clockwork_run_note_outcome(run->job, run->due_time,
+								   clockwork_shmem_slot(run->slot)->outcome.succeeded ?
+								   AFTER_SUCCEEDED : AFTER_FAILED, run->runid, NULL);
 	if (run->job && run->job->problem == NULL && run->job->schedule.kind == SCHEDULE_AT)
 		retire_later(run->jobid);
 	clockwork_run_take_out(run);
@@ -402,6 +408,7 @@ gather_beginning(int slot_index)
 	run->slot = slot_index;
 	run->shown_running = false;
 	run->ended = false;
+	clockwork_after_announce(run);
 	entry = add_entry(ENTRY_BEGIN);
 	entry->run = run;
 	entry->alone = run->tries > 0;
@@ -426,7 +433,8 @@ write_beginning(Entry *entry, bool to_backlog)
 		else if (run->runid != 0)
 			clockwork_run_log_finish(run->runid, &obstacle);
 		else if (cron_log_run)
-			(void) clockwork_run_log_insert_ended(&identity, &obstacle);
+			entry->runid = clockwork_run_log_insert_ended(&identity, &obstacle);
+		entry->has_failed = true;
 		say_later(entry, run->jobid, "failed", obstacle.message);
 		return;
 	}
@@ -468,6 +476,9 @@ confirm_beginning(Entry *entry)
 		slot_set_state(clockwork_shmem_slot(run->slot), SLOT_BEGUN);
 		return;
 	}
+	/* A due time that has had its run is known to the table. */
+	clockwork_run_note_outcome(job, run->due_time,
+							   entry->has_failed ? AFTER_FAILED : AFTER_AWAITED, run->runid, NULL);
 	clockwork_run_release_slot(run);
 	clockwork_run_destroy(run);
 	clockwork_run_promote_waiting(job);
@@ -508,11 +519,22 @@ static void
 write_queued(Entry *entry, bool to_backlog)
 {
 	RunIdentity identity;
+	Run		   *run = entry->run;
+	RunEnding	state = {.status = "queued"};
 
-	identify(&identity, entry->run);
-	entry->runid = to_backlog ?
-		clockwork_run_log_keep(0, &identity, &(RunEnding) {.status = "queued"}) :
-		clockwork_run_log_insert(&identity, "queued");
+	entry->runid = run->runid;
+	if (run->place == RUN_AWAITING)
+	{
+		state.reason = "waiting_for_parent";
+		state.message = clockwork_after_describe(run);
+	}
+	identify(&identity, run);
+	if (to_backlog)
+		entry->runid = clockwork_run_log_keep(run->runid, &identity, &state);
+	else if (run->runid != 0)
+		clockwork_run_log_queue(run->runid);
+	else
+		entry->runid = clockwork_run_log_insert_queued(&identity, &state);
 	if (entry->runid == 0)
 		entry->runid = RUNID_TAKEN;
 }
@@ -527,6 +549,7 @@ confirm_queued(Entry *entry)
 	if (entry->runid != RUNID_TAKEN)
 	{
 		run->runid = entry->runid;
+		run->shown_awaiting = run->place == RUN_AWAITING;
 		return;
 	}
 	/* This due time has had its run. */
@@ -546,7 +569,7 @@ write_skip(Entry *entry, bool to_backlog)
 	identity.jobid = skip->jobid;
 	identity.due_time = skip->due_time;
 	identity.attempt = 1;
-	identity.trigger = "schedule";
+	identity.trigger = skip->trigger;
 	identity.database = skip->database;
 	identity.username = job ?
 		clockwork_acl_find_owner(job->definition.owner, job->definition.username) : skip->username;
@@ -828,6 +851,7 @@ unwrite_entry(Entry *entry)
 {
 	entry->runid = 0;
 	entry->is_over = false;
+	entry->has_failed = false;
 	entry->log_line = NULL;
 	if (entry->kind == ENTRY_BEGIN)
 		clockwork_shmem_free_text(&clockwork_shmem_slot(entry->run->slot)->command);

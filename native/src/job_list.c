@@ -118,6 +118,7 @@ copy_definition(Job *job, const JobDefinition *definition)
 static void
 set_problem(Job *job, const char *problem, const char *detail)
 {
+	job->problem_is_outside = false;
 	if (same_text(job->problem, problem) && same_text(job->problem_detail, detail))
 		return;
 	if (job->problem)
@@ -190,6 +191,24 @@ next_due(Job *job, TimestampTz after)
 															clockwork_zone_instant(after)));
 }
 
+void
+clockwork_job_list_set_outside_problem(Job *job, const char *problem, const char *detail)
+{
+	set_problem(job, problem, detail);
+	job->problem_is_outside = problem != NULL;
+}
+
+bool
+clockwork_job_list_is_due_at(Job *job, TimestampTz at)
+{
+	ScheduleZone zone = clockwork_zone_callbacks(job->zone);
+
+	return job->due.place != 0 && clockwork_job_due(job) <= at &&
+		clockwork_schedule_matches(&job->schedule, &zone, cron_match_dom_and_dow,
+								   clockwork_zone_instant(job->anchor),
+								   clockwork_zone_instant(at));
+}
+
 TimestampTz
 clockwork_job_list_advance(Job *job, TimestampTz after)
 {
@@ -228,6 +247,7 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from)
 		memset((char *) job + sizeof(job->jobid), 0, sizeof(Job) - sizeof(job->jobid));
 		dlist_init(&job->under_way);
 		dlist_init(&job->waiting);
+		dlist_init(&job->awaiting);
 	}
 
 	held += (definition->held ? 1 : 0) - (found && job->definition.held ? 1 : 0);
@@ -249,6 +269,7 @@ clockwork_job_list_remove(Job *job)
 
 	Assert(dlist_is_empty(&job->under_way) && dlist_is_empty(&job->waiting));
 	held -= job->definition.held ? 1 : 0;
+	Assert(dlist_is_empty(&job->awaiting) && job->child == NULL && job->known_as == NULL);
 	clockwork_due_heap_remove(&due_jobs, &job->due);
 	set_problem(job, NULL, NULL);
 	if (job->texts)

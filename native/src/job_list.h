@@ -17,6 +17,9 @@
 
 #include "lib/ilist.h"
 
+struct Child;					/* run_after's */
+struct ParentName;				/* run_after's */
+
 typedef struct Job
 {
 	int64		jobid;			/* hash key, must be first */
@@ -30,11 +33,17 @@ typedef struct Job
 	char	   *problem;		/* why it cannot run; NULL if it can */
 	char	   *problem_detail;
 	bool		problem_reported;
+	bool		problem_is_outside; /* in other jobs, not in its own definition */
 	uint32		mark;			/* the last full load that saw its row */
 
 	/* The launcher's: lists of Runs, in the order in which they are to start. */
 	dlist_head	under_way;		/* ready, starting or going on */
 	dlist_head	waiting;		/* until one under way has ended */
+	dlist_head	awaiting;		/* until runs of other jobs have ended (@after) */
+
+	/* run_after's */
+	struct Child *child;		/* what its @after schedule waits for, or NULL */
+	struct ParentName *known_as;	/* the name others wait for, or NULL */
 } Job;
 
 extern void clockwork_job_list_init(void);
@@ -74,6 +83,19 @@ extern TimestampTz clockwork_job_list_next_due(void);
 
 /* The due time of a job that first_due returned. */
 extern TimestampTz clockwork_job_due(const Job *job);
+
+/*
+ * Is `at`, which may have come already, a due time that the job has not been
+ * moved past?
+ */
+extern bool clockwork_job_list_is_due_at(Job *job, TimestampTz at);
+
+/*
+ * Say what keeps a job from running though its own definition is right; NULL:
+ * nothing any more.
+ */
+extern void clockwork_job_list_set_outside_problem(Job *job, const char *problem,
+												   const char *detail);
 
 /* Move a job to its first due time after `after`; returns it or DT_NOEND. */
 extern TimestampTz clockwork_job_list_advance(Job *job, TimestampTz after);

@@ -13,6 +13,7 @@
 #include "extension.h"
 #include "guc.h"
 #include "job_sync.h"
+#include "run_after.h"
 #include "run_list.h"
 #include "session.h"
 
@@ -42,6 +43,7 @@ drop_job(Job *job)
 		clockwork_run_take_out(run);
 		run->job = NULL;
 	}
+	clockwork_after_drop_job(job);
 	clockwork_job_list_remove(job);
 }
 
@@ -59,6 +61,7 @@ put_job(const JobDefinition *definition, void *arg)
 	Job		   *job = clockwork_job_list_put(definition, *(TimestampTz *) arg);
 	dlist_iter	iter;
 
+	clockwork_after_put_job(job);
 	settle_inactive(job);
 	if (job->problem && !job->problem_reported)
 		launcher.problems_pending = true;
@@ -76,6 +79,7 @@ load_all_jobs(const ExtensionObjects *objects)
 	clockwork_job_list_begin_load();
 	clockwork_catalog_visit_jobs(objects, NULL, -1, put_job, &from);
 	clockwork_job_list_sweep(drop_job);
+	clockwork_after_link();
 }
 
 static void
@@ -92,6 +96,7 @@ load_changed_jobs(const ExtensionObjects *objects, const int64 *jobids, int coun
 		if (job && !clockwork_job_list_seen(job))
 			drop_job(job);
 	}
+	clockwork_after_link();
 }
 
 /* Jobs that run once per server start are due now, if they were there then. */
@@ -120,17 +125,20 @@ has_run(dlist_head *list, int64 runid)
 	return false;
 }
 
-/* Take up a run that a former launcher queued and no worker has seen. */
-static void
+/*
+ * Take up a run that a former launcher queued and no worker has seen.  False
+ * if it cannot be.
+ */
+static bool
 requeue(const OpenRecord *record)
 {
 	Job		   *job = clockwork_job_list_find(record->jobid);
 	Run		   *run;
 
 	if (job == NULL || !dlist_is_empty(&job->waiting) || job->problem || !job->definition.active)
-		return;
+		return false;
 	if (has_run(&job->under_way, record->runid))
-		return;					/* a load that failed took it up */
+		return true;			/* a load that failed took it up */
 	run = clockwork_run_create(job, record->due_time, record->attempt, record->trigger);
 	run->runid = record->runid;
 	if (dlist_is_empty(&job->under_way))
@@ -140,6 +148,7 @@ requeue(const OpenRecord *record)
 	}
 	else
 		clockwork_run_put_waiting(run);
+	return true;
 }
 
 /* The numbers of the runs that are not over. */
@@ -172,6 +181,8 @@ add_live_job(Job *job, void *arg)
 		add_live(arg, run_of_job(iter.cur)->runid);
 	dlist_foreach(iter, &job->waiting)
 		add_live(arg, run_of_job(iter.cur)->runid);
+	dlist_foreach(iter, &job->awaiting)
+		add_live(arg, run_of_job(iter.cur)->runid);
 }
 
 /* Had a former launcher just committed the beginning of this run? */
@@ -185,8 +196,34 @@ was_claimed(int64 runid)
 }
 
 /*
- * Take up again what a former launcher of this server left waiting.  All other
- * open records up to here have no live run: see close_orphans.
+ * What becomes of a record that is open and has no live run: runs that waited
+ * for other jobs, or only for their turn after those, go on even if the server
+ * was away; others if only the launcher was.
+ */
+static void
+take_up_record(const OpenRecord *record)
+{
+	Job		   *job = clockwork_job_list_find(record->jobid);
+	bool		only_launcher = launcher.panel->recovered;
+
+	for (int s = 0; s < launcher.panel->nslots; s++)
+		if (launcher.slot_runs[s] && launcher.slot_runs[s]->runid == record->runid)
+			return;
+
+	/* One that is starting may have run, unless it never got a worker. */
+	if (record->is_starting && !(only_launcher && was_claimed(record->runid)))
+		return;
+	if (record->is_awaiting ? clockwork_after_take_up(record) :
+		(only_launcher || strcmp(record->trigger, "after") == 0) && requeue(record))
+		return;
+	if (job)
+		clockwork_run_note_outcome(job, record->due_time, AFTER_SKIPPED, record->runid,
+								   "server_restart");
+}
+
+/*
+ * Take up again what a former launcher left waiting.  All other open records
+ * up to here have no live run: see close_orphans.
  */
 static void
 recover_records(void)
@@ -195,20 +232,11 @@ recover_records(void)
 	OpenRecord *records;
 
 	orphans_up_to = clockwork_run_log_newest_runid();
-	if (!launcher.panel->recovered || has_synced)
+	if (has_synced)
 		return;
 	records = clockwork_run_log_open_records(&count);
 	for (int i = 0; i < count; i++)
-	{
-		bool		is_live = false;
-
-		for (int s = 0; s < launcher.panel->nslots; s++)
-			if (launcher.slot_runs[s] && launcher.slot_runs[s]->runid == records[i].runid)
-				is_live = true;
-		/* One that is starting may have run, unless it never got a worker. */
-		if (!is_live && (!records[i].is_starting || was_claimed(records[i].runid)))
-			requeue(&records[i]);
-	}
+		take_up_record(&records[i]);
 }
 
 /* Close the records that were open when this launcher began and have no live run. */
@@ -250,6 +278,7 @@ clockwork_job_sync_close_orphans(void)
 		close_orphans(&objects);
 	clockwork_session_commit();
 	orphans_up_to = 0;
+	clockwork_after_look_again();
 }
 
 /*
@@ -417,6 +446,7 @@ clockwork_job_sync_init(void)
 	ControlPanel *panel = launcher.panel;
 
 	clockwork_job_list_init();
+	clockwork_after_init();
 	started_at = launcher.now.wall;
 	launcher.job_table = panel->job_table;
 	launcher.must_load = true;

@@ -9,6 +9,7 @@
  *	 reap		look at the slots: who never came, who has gone (run_list.c)
  *	 sync		read the jobs that changed (job_sync.c)
  *	 collect	turn due times into runs
+ *	 settle		turn outcomes of runs into runs of others (run_after.c)
  *	 write		what ended and what begins: one transaction (bookkeeping.c)
  *	 launch		ask for workers, now that their beginning is on disk
  *	 catch up	records that the history would not take, move them there
@@ -30,6 +31,7 @@
 #include "job_list.h"
 #include "job_sync.h"
 #include "launcher.h"
+#include "run_after.h"
 #include "run_list.h"
 #include "session.h"
 #include "shmem.h"
@@ -59,6 +61,7 @@
 
 static bool worker_shortage = false;	/* no background worker slot was free */
 static int64 sync_at = 0;		/* monotonic; no sync before it, after an error */
+static int64 settle_at = 0;		/* monotonic; no settling before it, after an error */
 static int64 pause_until = 0;	/* monotonic; no pass before it, after an error */
 
 /* ---- collect: due times become runs ---- */
@@ -108,17 +111,17 @@ is_one_waiting(Job *job)
 
 /* The rule of "queue": at most one run of a job waits to start. */
 static void
-collect_due_time(Job *job, TimestampTz due)
+admit_run(Run *run)
 {
-	Run		   *run;
+	Job		   *job = run->job;
 
 	if (is_one_waiting(job))
 	{
-		clockwork_run_skip_due_time(job, due, 0, "overlap",
+		clockwork_run_skip_due_time(job, run->due_time, run->runid, "overlap",
 									"an earlier run of the job was still waiting to start");
+		clockwork_run_destroy(run);
 		return;
 	}
-	run = clockwork_run_create(job, due, 1, "schedule");
 	if (!dlist_is_empty(&job->under_way))
 	{
 		clockwork_run_put_waiting(run);
@@ -149,10 +152,18 @@ collect(void)
 			collect_missed(job, due, horizon);
 		else
 		{
-			collect_due_time(job, due);
+			admit_run(clockwork_run_create(job, due, 1, "schedule"));
 			clockwork_job_list_advance(job, due);
 		}
 	}
+}
+
+/* ---- settle: runs of other jobs become runs ---- */
+
+static void
+settle(void)
+{
+	clockwork_after_settle(admit_run);
 }
 
 /* ---- launch: workers for the runs whose beginning is on disk ---- */
@@ -385,6 +396,8 @@ pass(void)
 	{
 		(void) guarded(clockwork_job_identity_follow);
 		collect();
+		if (settle_at <= launcher.now.monotonic && !guarded(settle))
+			settle_at = clockwork_run_next_try(0);
 	}
 	clockwork_bookkeeping_write();
 	launch();
@@ -428,6 +441,8 @@ time_to_sleep(void)
 		sleep = Min(sleep, ms_until(sync_at, current.monotonic));
 	if (clockwork_bookkeeping_is_due())
 		return 0;
+	if (clockwork_after_is_due() && clockwork_job_sync_is_loaded())
+		sleep = Min(sleep, ms_until(settle_at, current.monotonic));
 	for (int i = 0; i < launcher.panel->nslots; i++)
 	{
 		Run		   *run = launcher.slot_runs[i];

@@ -62,6 +62,14 @@ clockwork_run_put_waiting(Run *run)
 }
 
 void
+clockwork_run_put_awaiting(Run *run)
+{
+	clockwork_run_take_out(run);
+	dlist_push_tail(&run->job->awaiting, &run->of_job);
+	run->place = RUN_AWAITING;
+}
+
+void
 clockwork_run_take_out(Run *run)
 {
 	if (run->place != RUN_APART)
@@ -79,6 +87,10 @@ clockwork_run_destroy(Run *run)
 		dlist_delete(&run->unrecorded);
 	if (run->handle)
 		pfree(run->handle);
+	if (run->awaited)
+		pfree(run->awaited);
+	if (run->must_decide)
+		dlist_delete(&run->undecided);
 	pfree(run);
 }
 
@@ -94,10 +106,52 @@ clockwork_run_make_ready(Run *run)
 void
 clockwork_run_must_record(Run *run)
 {
-	if (run->runid != 0 || run->is_unrecorded || run->is_unrecordable || !cron_log_run)
+	bool		shown = run->shown_awaiting ? run->place == RUN_AWAITING : run->runid != 0;
+
+	if (shown || run->is_unrecorded || run->is_unrecordable || !cron_log_run)
 		return;
 	dlist_push_tail(&launcher.queued_runs, &run->unrecorded);
 	run->is_unrecorded = true;
+}
+
+static Run *
+find_in(dlist_head *list, TimestampTz due_time)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, list)
+		if (run_of_job(iter.cur)->due_time == due_time)
+			return run_of_job(iter.cur);
+	return NULL;
+}
+
+Run *
+clockwork_run_find(Job *job, TimestampTz due_time)
+{
+	Run		   *run = find_in(&job->under_way, due_time);
+
+	if (run == NULL)
+		run = find_in(&job->waiting, due_time);
+	if (run == NULL)
+		run = find_in(&job->awaiting, due_time);
+	return run;
+}
+
+void
+clockwork_run_note_outcome(const Job *job, TimestampTz due_time, AfterOutcome outcome,
+						   int64 runid, const char *reason)
+{
+	Outcome    *noted;
+
+	if (job->known_as == NULL)
+		return;					/* nobody waits for it */
+	noted = MemoryContextAllocZero(launcher.run_context, sizeof(Outcome));
+	noted->jobid = job->jobid;
+	noted->due_time = due_time;
+	noted->outcome = outcome;
+	noted->runid = runid;
+	noted->reason = reason;
+	dlist_push_tail(&launcher.outcomes, &noted->node);
 }
 
 /* The due time gets no run: say why.  Takes over the record if there is one. */
@@ -106,6 +160,7 @@ clockwork_run_skip_due_time(const Job *job, TimestampTz due_time, int64 runid, c
 {
 	Skip	   *skip;
 
+	clockwork_run_note_outcome(job, due_time, AFTER_SKIPPED, runid, reason);
 	if (!cron_log_run)
 		return;
 	skip = MemoryContextAllocZero(launcher.run_context, sizeof(Skip));
@@ -116,7 +171,16 @@ clockwork_run_skip_due_time(const Job *job, TimestampTz due_time, int64 runid, c
 	skip->message = MemoryContextStrdup(launcher.run_context, message);
 	skip->database = MemoryContextStrdup(launcher.run_context, job->definition.database);
 	skip->username = MemoryContextStrdup(launcher.run_context, job->definition.username);
-	dlist_push_tail(&launcher.skips, &skip->node);
+
+	/*
+	 * What follows from other jobs is written before what it follows from: a
+	 * crash in between must not leave the cause alone.
+	 */
+	skip->trigger = job->schedule.kind == SCHEDULE_AFTER ? "after" : "schedule";
+	if (job->schedule.kind == SCHEDULE_AFTER)
+		dlist_push_head(&launcher.skips, &skip->node);
+	else
+		dlist_push_tail(&launcher.skips, &skip->node);
 }
 
 /* A run that holds no slot, and so has its job, will not start after all. */
@@ -133,6 +197,8 @@ clockwork_run_abandon_all(Job *job, const char *reason, const char *message)
 {
 	dlist_mutable_iter iter;
 
+	dlist_foreach_modify(iter, &job->awaiting)
+		abandon_run(run_of_job(iter.cur), reason, message);
 	dlist_foreach_modify(iter, &job->waiting)
 		abandon_run(run_of_job(iter.cur), reason, message);
 	dlist_foreach_modify(iter, &job->under_way)
@@ -349,6 +415,8 @@ clockwork_run_list_init(void)
 	dlist_init(&launcher.skips);
 	dlist_init(&launcher.late_endings);
 	dlist_init(&launcher.retirees);
+	dlist_init(&launcher.outcomes);
+	dlist_init(&launcher.undecided);
 	launcher.has_backlog = true;	/* a former launcher may have left one */
 	adopt_slots();
 }

@@ -11,6 +11,7 @@
 #define CLOCKWORK_RUN_LIST_H
 
 #include "clock.h"
+#include "core/after.h"
 #include "core/due_heap.h"
 #include "job_list.h"
 #include "run_log.h"
@@ -31,8 +32,29 @@ typedef enum RunPlace
 {
 	RUN_APART,					/* none: it has ended, or its job is gone */
 	RUN_UNDER_WAY,
-	RUN_WAITING
+	RUN_WAITING,
+	RUN_AWAITING				/* runs of other jobs: see run_after.h */
 } RunPlace;
+
+/* What became of a due time in a job that others may wait for. */
+typedef struct Outcome
+{
+	dlist_node	node;
+	int64		jobid;
+	TimestampTz due_time;
+	AfterOutcome outcome;		/* AFTER_AWAITED: the table knows */
+	int64		runid;			/* 0: not known */
+	const char *reason;			/* a constant, or NULL */
+} Outcome;
+
+/* What a run in RUN_AWAITING knows of one of its parents. */
+typedef struct Awaited
+{
+	AfterOutcome outcome;
+	bool		is_open;		/* its record is, though no run is known: closed soon */
+	int64		runid;			/* 0: not known */
+	char		reason[32];		/* of a parent that was skipped */
+} Awaited;
 
 /* One execution on its way from its due time to its final record. */
 typedef struct Run
@@ -45,6 +67,11 @@ typedef struct Run
 	Job		   *job;			/* NULL once the job is gone */
 	dlist_node	of_job;			/* in the list that `place` says */
 	RunPlace	place;
+	Awaited    *awaited;		/* for each parent; NULL unless RUN_AWAITING */
+	bool		must_look_up;	/* the table may know more of its parents */
+	bool		must_decide;	/* something has changed for it: in `undecided` */
+	dlist_node	undecided;
+	bool		shown_awaiting; /* its record still says that it awaits parents */
 	TimestampTz due_time;
 	int32		attempt;
 	const char *trigger;
@@ -71,6 +98,7 @@ typedef struct Skip
 	int64		runid;			/* 0: no record yet */
 	int64		jobid;
 	TimestampTz due_time;
+	const char *trigger;		/* a constant */
 	const char *reason;
 	char	   *message;
 	char	   *database;		/* kept here: the job may be gone by then */
@@ -118,6 +146,8 @@ typedef struct Launcher
 	dlist_head	skips;			/* due times to be recorded as skipped */
 	dlist_head	late_endings;
 	dlist_head	retirees;
+	dlist_head	outcomes;		/* that run_after has not looked at yet */
+	dlist_head	undecided;		/* runs that await parents, and must_decide */
 	int64	   *claimed;		/* runids whose beginning a former launcher may have */
 	int			nclaimed;		/* committed, but handed to no worker */
 
@@ -142,6 +172,7 @@ extern Run *clockwork_run_create(Job *job, TimestampTz due_time, int32 attempt,
 /* Put a run in the list of its job, as the last. */
 extern void clockwork_run_put_under_way(Run *run);
 extern void clockwork_run_put_waiting(Run *run);
+extern void clockwork_run_put_awaiting(Run *run);
 
 /* It leaves the list of its job, but still belongs to the job. */
 extern void clockwork_run_take_out(Run *run);
@@ -154,6 +185,17 @@ extern void clockwork_run_make_ready(Run *run);
 
 /* It waits: show that in a record, if it has none yet. */
 extern void clockwork_run_must_record(Run *run);
+
+/*
+ * The one place that hears what became of a due time: how its last attempt
+ * ended, or that it got no run.  For the jobs that wait for this one.
+ * `reason` is a constant, or NULL.
+ */
+extern void clockwork_run_note_outcome(const Job *job, TimestampTz due_time, AfterOutcome outcome,
+									   int64 runid, const char *reason);
+
+/* A run of the job for that due time that is not over; NULL if there is none. */
+extern Run *clockwork_run_find(Job *job, TimestampTz due_time);
 
 /* The due time gets no run: say why.  Takes over the record if there is one. */
 extern void clockwork_run_skip_due_time(const Job *job, TimestampTz due_time, int64 runid,

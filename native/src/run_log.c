@@ -154,6 +154,104 @@ clockwork_run_log_insert(const RunIdentity *run, const char *status)
 	return returned_runid();
 }
 
+int64
+clockwork_run_log_insert_queued(const RunIdentity *run, const RunEnding *state)
+{
+	static Statement statement = {
+		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", status, reason, return_message)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+		" ON CONFLICT (jobid, due_time, attempt) DO NOTHING RETURNING runid",
+		10, {IDENTITY_TYPES, TEXTOID, TEXTOID, TEXTOID}, NULL
+	};
+	Parameters	parameters = {0};
+
+	add_identity(&parameters, run);
+	add_text(&parameters, state->status);
+	add_text(&parameters, state->reason);
+	add_text(&parameters, state->message);
+	execute(&statement, &parameters);
+	return returned_runid();
+}
+
+#define QUEUE(table) \
+	"UPDATE " table " SET reason = NULL, return_message = NULL" \
+	" WHERE runid OPERATOR(pg_catalog.=) $1"
+
+void
+clockwork_run_log_queue(int64 runid)
+{
+	static Statement in_history = {QUEUE("cron.job_run_details"), 1, {INT8OID}, NULL};
+	static Statement in_backlog = {QUEUE("cron.record_backlog"), 1, {INT8OID}, NULL};
+	Parameters	parameters = {0};
+
+	add_int8(&parameters, runid, false);
+	execute(&in_history, &parameters);
+	if (SPI_processed == 0)
+		execute(&in_backlog, &parameters);
+}
+
+static Datum
+int8_array(const int64 *values, int count)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(count, 1));
+
+	for (int i = 0; i < count; i++)
+		elements[i] = Int64GetDatum(values[i]);
+	return PointerGetDatum(construct_array(elements, count, INT8OID, sizeof(int64),
+										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+/* A text of the current row, to outlive SPI; NULL for NULL. */
+static char *
+copy_column(HeapTuple row, TupleDesc desc, int column)
+{
+	char	   *text = SPI_getvalue(row, desc, column);
+	char	   *copy;
+
+	if (text == NULL)
+		return NULL;
+	copy = SPI_palloc(strlen(text) + 1);
+	strcpy(copy, text);
+	return copy;
+}
+
+LatestRecord *
+clockwork_run_log_find_latest(const int64 *jobids, int njobs, TimestampTz due_time, int *count)
+{
+	static Statement statement = {
+		"SELECT DISTINCT ON (jobid) jobid, runid, status, reason FROM"
+		" (SELECT jobid, due_time, attempt, runid, status, reason, 1 AS place FROM cron.job_run_details"
+		"  UNION ALL"
+		"  SELECT jobid, due_time, attempt, runid, status, reason, 2 FROM cron.record_backlog) AS r"
+		" WHERE jobid OPERATOR(pg_catalog.=) ANY ($1) AND due_time OPERATOR(pg_catalog.=) $2"
+		" ORDER BY jobid, attempt DESC, place DESC",
+		2, {INT8ARRAYOID, TIMESTAMPTZOID}, NULL
+	};
+	Parameters	parameters = {0};
+	LatestRecord *records;
+
+	add(&parameters, false, int8_array(jobids, njobs));
+	add(&parameters, false, TimestampTzGetDatum(due_time));
+	execute(&statement, &parameters);
+	*count = (int) SPI_processed;
+	records = SPI_palloc(sizeof(LatestRecord) * Max(*count, 1));
+	for (int i = 0; i < *count; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		is_null;
+
+		records[i].jobid = DatumGetInt64(SPI_getbinval(row, desc, 1, &is_null));
+		records[i].runid = DatumGetInt64(SPI_getbinval(row, desc, 2, &is_null));
+		records[i].status = copy_column(row, desc, 3);
+		if (records[i].status == NULL)
+			records[i].status = "";
+		records[i].reason = copy_column(row, desc, 4);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return records;
+}
+
 /*
  * What return_message says: for success the command's tag, for an error the
  * text a server log would show, in pg_cron's form.
@@ -224,7 +322,8 @@ clockwork_run_log_insert_ended(const RunIdentity *run, const RunEnding *ending)
 }
 
 #define START(table) \
-	"UPDATE " table " SET status = 'starting', database = $2, username = $3, command = $4" \
+	"UPDATE " table " SET status = 'starting', reason = NULL, return_message = NULL," \
+	" database = $2, username = $3, command = $4" \
 	" WHERE runid OPERATOR(pg_catalog.=) $1"
 
 void
@@ -334,17 +433,6 @@ clockwork_run_log_backlog(int64 after, int64 *runids, int most)
 	return count;
 }
 
-static Datum
-int8_array(const int64 *values, int count)
-{
-	Datum	   *elements = palloc(sizeof(Datum) * Max(count, 1));
-
-	for (int i = 0; i < count; i++)
-		elements[i] = Int64GetDatum(values[i]);
-	return PointerGetDatum(construct_array(elements, count, INT8OID, sizeof(int64),
-										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-}
-
 void
 clockwork_run_log_catch_up(const int64 *runids, int count)
 {
@@ -436,10 +524,12 @@ clockwork_run_log_open_records(int *count)
 {
 	static Statement statement = {
 		"SELECT runid, jobid, due_time, attempt, trigger,"
-		" status OPERATOR(pg_catalog.=) 'starting' FROM"
-		" (SELECT runid, jobid, due_time, attempt, trigger, status FROM cron.job_run_details"
+		" status OPERATOR(pg_catalog.=) 'starting',"
+		" COALESCE(reason OPERATOR(pg_catalog.=) 'waiting_for_parent', false) FROM"
+		" (SELECT runid, jobid, due_time, attempt, trigger, status, reason FROM cron.job_run_details"
 		"   WHERE runid OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT b.runid FROM cron.record_backlog b))"
-		"  UNION ALL SELECT runid, jobid, due_time, attempt, trigger, status FROM cron.record_backlog) AS r"
+		"  UNION ALL"
+		"  SELECT runid, jobid, due_time, attempt, trigger, status, reason FROM cron.record_backlog) AS r"
 		" WHERE status OPERATOR(pg_catalog.=) ANY ('{queued,starting}'::pg_catalog.text[])"
 		" AND jobid IS NOT NULL AND due_time IS NOT NULL AND attempt IS NOT NULL"
 		" ORDER BY due_time, runid",
@@ -463,6 +553,7 @@ clockwork_run_log_open_records(int *count)
 		records[i].due_time = DatumGetTimestampTz(SPI_getbinval(row, desc, 3, &is_null));
 		records[i].attempt = DatumGetInt32(SPI_getbinval(row, desc, 4, &is_null));
 		records[i].is_starting = DatumGetBool(SPI_getbinval(row, desc, 6, &is_null));
+		records[i].is_awaiting = DatumGetBool(SPI_getbinval(row, desc, 7, &is_null));
 		trigger = SPI_getbinval(row, desc, 5, &is_null);
 		records[i].trigger = trigger_word(is_null ? NULL : TextDatumGetCString(trigger));
 	}

@@ -56,6 +56,7 @@ typedef struct OpenRecord
 	int32		attempt;
 	const char *trigger;		/* a constant */
 	bool		is_starting;	/* not merely queued */
+	bool		is_awaiting;	/* queued until runs of other jobs have ended */
 } OpenRecord;
 
 /*
@@ -63,6 +64,28 @@ typedef struct OpenRecord
  * runid, or 0 if this due time and attempt has its record already.
  */
 extern int64 clockwork_run_log_insert(const RunIdentity *run, const char *status);
+
+/* The same, with a reason and a message that say what it waits for. */
+extern int64 clockwork_run_log_insert_queued(const RunIdentity *run, const RunEnding *state);
+
+/* It waits for them no longer, but for its turn. */
+extern void clockwork_run_log_queue(int64 runid);
+
+/* What the table knows of one due time of a job. */
+typedef struct LatestRecord
+{
+	int64		jobid;
+	int64		runid;
+	const char *status;
+	const char *reason;			/* NULL for none */
+} LatestRecord;
+
+/*
+ * The record of the last attempt at that due time, for each of the jobs that
+ * has one.  In the memory context that was current before the section.
+ */
+extern LatestRecord *clockwork_run_log_find_latest(const int64 *jobids, int njobs,
+												   TimestampTz due_time, int *count);
 
 /* Insert a record that is final from the start; the same return value. */
 extern int64 clockwork_run_log_insert_ended(const RunIdentity *run, const RunEnding *ending);

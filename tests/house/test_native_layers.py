@@ -3,6 +3,7 @@
     surface      the SQL functions, and what the server calls when it loads the library
     processes    launcher and worker, which meet only in the slot
     desk         the launcher's work of a pass: jobs read, records written
+    chains       runs that follow from runs of other jobs
     runs         what the launcher has under way
     world        what the processes do to tables, to shared memory and to the server
     bridges      what world and core have in common: a job, its zone, which extension we are
@@ -29,6 +30,7 @@ DRAWING: list[tuple[str, tuple[str, ...]]] = [
     ("surface", ("module", "api*")),
     ("processes", ("launcher", "worker")),
     ("desk", ("backlog", "bookkeeping", "job_sync", "job_identity")),
+    ("chains", ("run_after",)),
     ("runs", ("run_list",)),
     (
         "world",
@@ -42,6 +44,7 @@ DRAWING: list[tuple[str, tuple[str, ...]]] = [
             "job_list",
             "job_options",
             "schedule_check",
+            "after_check",
             "session",
         ),
     ),
