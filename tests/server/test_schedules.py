@@ -97,8 +97,8 @@ def test_schedule_accepts_and_remarks_with_the_words_of_the_table(conn: Connecti
     said: list[tuple[str, str | None, str | None]] = []
     conn.add_notice_handler(lambda diag: said.append((diag.severity or "", diag.message_primary, diag.message_detail)))
     for row in of_topic(ACCEPTANCES, topic):
-        if is_over(row["text"]):
-            continue
+        if is_over(row["text"]) or row["topic"] == "G30 events":
+            continue  # the latter need their parents: test_after_refusals.py
         said.clear()
         name = row["hash_key"] or "some job"
         conn.execute("SELECT cron.schedule(%s, %s, 'SELECT 1', '{\"active\": false}')", (name, row["text"]))
