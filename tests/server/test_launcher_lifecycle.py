@@ -208,7 +208,7 @@ def test_launching_can_be_switched_off_and_on(fresh_server: Server, wait_until: 
             lambda: runs(conn, "jobid = %s AND status = 'succeeded' AND due_time > %s", tick, on), message="runs again"
         )
         assert rows(conn, "SELECT DISTINCT active FROM cron.job") == [(True,)]
-        assert runs_of(conn, long)[0].status == "succeeded"
+        assert wait_for_runs(conn, long)[0].status == "succeeded"
 
 
 def test_a_reload_with_thousands_of_changes_keeps_the_rhythm(conn: Connection, server: Server) -> None:
