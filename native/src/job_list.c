@@ -224,7 +224,7 @@ clockwork_job_list_advance(Job *job, TimestampTz after)
 }
 
 Job *
-clockwork_job_list_put(const JobDefinition *definition, TimestampTz from)
+clockwork_job_list_put(const JobDefinition *definition, TimestampTz from, TimestampTz now)
 {
 	bool		found;
 	bool		reschedule = true;
@@ -255,9 +255,22 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from)
 	job->mark = current_mark;
 	if (reschedule)
 	{
-		job->anchor = definition->anchor;
+		TimestampTz after = from;
+
+		/* What was due and has not been collected yet is still due. */
+		if (job->due.place != 0)
+			after = Min(after, clockwork_job_due(job) - 1);
+
+		/* Later than now: it was written before the clock was set back. */
+		if (definition->active_since <= now)
+			after = Max(after, definition->active_since);
+		job->anchor = Min(definition->anchor, now);
 		understand(job);
-		clockwork_job_list_advance(job, Max(from, definition->active_since));
+
+		/* One instant: it may have passed before the job was committed. */
+		if (job->problem == NULL && job->schedule.kind == SCHEDULE_AT)
+			after = Min(after, definition->active_since);
+		clockwork_job_list_advance(job, after);
 	}
 	return job;
 }
@@ -369,4 +382,17 @@ void
 clockwork_job_list_shift_intervals(int64 step)
 {
 	clockwork_job_list_visit(shift_one, &step);
+}
+
+static void
+turn_back_one(Job *job, void *now)
+{
+	if (job->problem == NULL && job->schedule.kind == SCHEDULE_CALENDAR)
+		clockwork_job_list_advance(job, *(TimestampTz *) now);
+}
+
+void
+clockwork_job_list_turn_back(TimestampTz now)
+{
+	clockwork_job_list_visit(turn_back_one, &now);
 }

@@ -58,9 +58,11 @@ extern long clockwork_job_list_held(void);
  * Take over a definition as read from its row.  A job that is new, or whose
  * schedule, zone or anchor changed or that became active, is next due after
  * `from`, and not before it was made active; any other keeps its next due
- * time.
+ * time, and one that is due already stays due.  What the row says of times
+ * after `now` counts as `now`: the clock was set back since.
  */
-extern Job *clockwork_job_list_put(const JobDefinition *definition, TimestampTz from);
+extern Job *clockwork_job_list_put(const JobDefinition *definition, TimestampTz from,
+								   TimestampTz now);
 
 /* Forget a job.  Its runs must not refer to it any more. */
 extern void clockwork_job_list_remove(Job *job);
@@ -105,5 +107,8 @@ extern void clockwork_job_list_recompute(TimestampTz from);
 
 /* The wall clock was set by `step`: elapsed-time schedules move along. */
 extern void clockwork_job_list_shift_intervals(int64 step);
+
+/* The wall clock was set back to `now`: calendar schedules follow it. */
+extern void clockwork_job_list_turn_back(TimestampTz now);
 
 #endif							/* CLOCKWORK_JOB_LIST_H */

@@ -67,6 +67,28 @@ static int64 pause_until = 0;	/* monotonic; no pass before it, after an error */
 /* ---- collect: due times become runs ---- */
 
 /*
+ * The last due time up to `horizon`, where there are too many to walk along:
+ * looked for in a stretch before it that grows until it holds one.  `due` is
+ * one of them.  The job is then due after the horizon.
+ */
+static TimestampTz
+find_latest_due_time(Job *job, TimestampTz due, TimestampTz horizon)
+{
+	TimestampTz latest = DT_NOEND;
+	int64		stretch = USECS_PER_SEC;
+	TimestampTz next;
+
+	while ((next = clockwork_job_list_advance(job, Max(horizon - stretch, due - 1))) > horizon)
+		stretch *= 8;
+	while (next != DT_NOEND && next <= horizon)
+	{
+		latest = next;
+		next = clockwork_job_list_advance(job, next);
+	}
+	return latest;
+}
+
+/*
  * Due times so old that they were missed: the launcher was not there, or the
  * clock was set forward.  They share one record, which stands at the latest of
  * them and counts the others, up to a bound.
@@ -84,8 +106,8 @@ collect_missed(Job *job, TimestampTz first, TimestampTz horizon)
 		others++;
 		due = clockwork_job_list_advance(job, due);
 	}
-	if (due <= horizon)
-		clockwork_job_list_advance(job, horizon);	/* too many to count */
+	if (due != DT_NOEND && due <= horizon)
+		latest = find_latest_due_time(job, due, horizon);	/* too many to count */
 
 	clockwork_run_skip_due_time(job, latest, 0, "missed",
 								others == 0 ? "the launcher was not there to run it" :
@@ -273,6 +295,12 @@ follow_clock(const ClockReading *before)
 					step > 0 ? "forward" : "back",
 					(step > 0 ? step : -step) / USECS_PER_SEC)));
 	clockwork_job_list_shift_intervals(step);
+	if (step < 0)
+	{
+		/* What was jumped over can come after all; what has a record does not run again. */
+		clockwork_job_list_turn_back(launcher.now.wall);
+		launcher.missed_until = Min(launcher.missed_until, launcher.now.wall);
+	}
 }
 
 /* Due times up to here are recorded, or in a slot that outlives us. */
