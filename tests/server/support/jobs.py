@@ -25,6 +25,7 @@ OPEN = ("queued", "starting", "running", "connecting", "sending")
 
 # Long enough for the transaction that schedules to commit before its jobs are due.
 LEAD_S = 0.5
+MOST_LEAD_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,18 +164,39 @@ def wait_for_no_gap(conn: Connection, jobid: int, step: timedelta = timedelta(se
         raise AssertionError([(str(run.due_time), run.status, run.reason) for run in runs_of(conn, jobid)]) from exc
 
 
+class TooSlow(Exception):
+    """The machine was too busy to schedule everything before it was due."""
+
+
+def schedule_together(conn: Connection, tasks: Mapping[str, Task | str], lead: float) -> dict[str, int]:
+    """A job for each task, all due at the same instant, which is later the longer the scheduling takes."""
+    while True:
+        jobs: dict[str, int] = {}
+        when = at(conn, lead)
+        try:
+            with conn.transaction():
+                for name, task in tasks.items():
+                    work = task if isinstance(task, Task) else Task(task)
+                    jobs[name] = schedule(
+                        conn, f"once {name}", when, work.command, database=work.database, username=work.username
+                    )
+                # What is due before it is committed never runs.
+                if not one(
+                    conn, "SELECT clock_timestamp() + interval '0.2 s' < %s::timestamptz", when.removeprefix("@at ")
+                ):
+                    raise TooSlow
+            return jobs
+        except (TooSlow, psycopg.errors.InvalidParameterValue):
+            if lead > MOST_LEAD_S:
+                raise
+            lead *= 4
+
+
 def run_each(
     conn: Connection, tasks: Mapping[str, Task | str], *, lead: float = LEAD_S, timeout: float = 60.0
 ) -> dict[str, Run]:
     """Run every task once, all due at the same instant; the final record of each."""
-    when = at(conn, lead)
-    jobs: dict[str, int] = {}
-    with conn.transaction():
-        for name, task in tasks.items():
-            work = task if isinstance(task, Task) else Task(task)
-            jobs[name] = schedule(
-                conn, f"once {name}", when, work.command, database=work.database, username=work.username
-            )
+    jobs = schedule_together(conn, tasks, lead)
     try:
         wait_until(lambda: not unfinished(conn, jobs.values()), timeout, "every task to have its final record")
     except AssertionError as exc:
