@@ -45,10 +45,10 @@ ABSENCE = timedelta(seconds=10)
 
 # A parallel plan that holds as many workers as it gets for a while.
 HOG = """
-CREATE TABLE public.hog AS SELECT i FROM generate_series(1, 64) AS i;
+CREATE TABLE public.hog AS SELECT i FROM generate_series(1, 32) AS i;
 ALTER TABLE public.hog SET (parallel_workers = 16);
 CREATE FUNCTION public.nap(i int) RETURNS int LANGUAGE plpgsql PARALLEL SAFE COST 1000000 AS
-  $$ BEGIN PERFORM pg_sleep(0.1); RETURN i; END $$;
+  $$ BEGIN PERFORM pg_sleep(0.05); RETURN i; END $$;
 """
 
 CREATE_ROLE = "DO $$ BEGIN CREATE ROLE {} LOGIN; EXCEPTION WHEN duplicate_object THEN END $$"
@@ -365,6 +365,7 @@ class Storm:
     def exhaust_workers(self) -> None:
         """A parallel query takes every background worker that is free."""
         with contextlib.suppress(psycopg.Error), self.server.connect() as conn:
+            conn.execute("SET statement_timeout = '20s'")
             conn.execute(
                 "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0"
             )
