@@ -72,20 +72,23 @@ def baited(make_server: ServerMaker) -> Server:
     return server
 
 
-def watch(server: Server) -> Connection:
-    """A session that takes nothing from the database, to look on from."""
-    calm = "search_path=pg_catalog role=none datestyle=ISO statement_timeout=0 default_transaction_read_only=off"
-    options = " ".join(f"-c {setting}" for setting in (*calm.split(), "row_security=on", "timezone=UTC"))
+# What would merely stop a session, taken back.
+CALM = {"role": "none", "statement_timeout": "0", "default_transaction_read_only": "off", "row_security": "on"}
+
+
+def visit(server: Server, **settings: str) -> Connection:
+    """A superuser's session in the keeper's database, with his settings but for what would merely stop it."""
+    options = " ".join(f"-c {name}={text}" for name, text in {**CALM, **settings}.items())
     return psycopg.connect(server.dsn(), autocommit=True, options=options)
 
 
-RESET = "SET role = none; SET statement_timeout = 0; SET default_transaction_read_only = off; SET row_security = on;"
+def watch(server: Server) -> Connection:
+    """A session that takes nothing from the database, to look on from."""
+    return visit(server, search_path="pg_catalog", datestyle="ISO", timezone="UTC")
 
 
 def test_the_launcher_and_every_function_take_no_bait(baited: Server) -> None:
-    with baited.connect() as connection, watch(baited) as watcher:
-        # The session as the keeper wants it, but for what would merely stop it.
-        connection.execute(RESET.encode())
+    with visit(baited) as connection, watch(baited) as watcher:
         jobid = int(one(connection, "SELECT cron.schedule('j', '1 second', 'SET statement_timeout = 0')"))
         connection.execute("SELECT cron.schedule('j', '1 second', 'SET statement_timeout = 0', '{\"priority\": 1}')")
         connection.execute("SELECT cron.alter_job(%s, active => true)", [jobid])
@@ -109,8 +112,7 @@ def test_the_launcher_and_every_function_take_no_bait(baited: Server) -> None:
 
 def test_the_bait_would_be_taken(baited: Server) -> None:
     """A superuser who looks a name up in such a session is bitten: the tests above would notice."""
-    with baited.connect() as connection, watch(baited) as watcher:
-        connection.execute(RESET.encode())
+    with visit(baited) as connection, watch(baited) as watcher:
         connection.execute("SELECT 1::bigint = 1::bigint")
         assert rows(watcher, "SELECT DISTINCT who, what FROM bait.bitten") == [("postgres", "bigint = bigint")]
         assert rows(watcher, "SELECT rolsuper FROM pg_roles WHERE rolname = %s", KEEPER) == [(True,)]
