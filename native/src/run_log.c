@@ -159,9 +159,9 @@ clockwork_run_log_insert_queued(const RunIdentity *run, const RunEnding *state)
 {
 	static Statement statement = {
 		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", status, reason, return_message)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 		" ON CONFLICT (jobid, due_time, attempt) DO NOTHING RETURNING runid",
-		10, {IDENTITY_TYPES, TEXTOID, TEXTOID, TEXTOID}, NULL
+		11, {IDENTITY_TYPES, TEXTOID, TEXTOID, TEXTOID}, NULL
 	};
 	Parameters	parameters = {0};
 
@@ -323,17 +323,17 @@ clockwork_run_log_insert_ended(const RunIdentity *run, const RunEnding *ending)
 
 #define START(table) \
 	"UPDATE " table " SET status = 'starting', reason = NULL, return_message = NULL," \
-	" database = $2, username = $3, command = $4" \
+	" database = $2, username = $3, command = $4, timeline = $5" \
 	" WHERE runid OPERATOR(pg_catalog.=) $1"
 
 void
 clockwork_run_log_start(int64 runid, const RunIdentity *run)
 {
 	static Statement in_history = {
-		START("cron.job_run_details"), 4, {INT8OID, TEXTOID, TEXTOID, TEXTOID}, NULL
+		START("cron.job_run_details"), 5, {INT8OID, TEXTOID, TEXTOID, TEXTOID, INT4OID}, NULL
 	};
 	static Statement in_backlog = {
-		START("cron.record_backlog"), 4, {INT8OID, TEXTOID, TEXTOID, TEXTOID}, NULL
+		START("cron.record_backlog"), 5, {INT8OID, TEXTOID, TEXTOID, TEXTOID, INT4OID}, NULL
 	};
 	Parameters	parameters = {0};
 
@@ -341,6 +341,7 @@ clockwork_run_log_start(int64 runid, const RunIdentity *run)
 	add_text(&parameters, run->database);
 	add_text(&parameters, run->username);
 	add_text(&parameters, run->command);
+	add_int4(&parameters, current_timeline(), false);
 	execute(&in_history, &parameters);
 	if (SPI_processed == 0)
 		execute(&in_backlog, &parameters);

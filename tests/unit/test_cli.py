@@ -129,6 +129,19 @@ def test_an_interval_is_counted_from_the_moment_asked_about() -> None:
     assert done.stdout.splitlines() == ["2030-01-01 01:40:00+00:00", "2030-01-01 03:10:00+00:00"]
 
 
+def test_explain_knows_what_a_job_waits_for() -> None:
+    done = run("explain", '@after "load", "clean" finished')
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        'Schedule: @after "load", "clean" finished',
+        'Meaning: After "load" succeeds and "clean" finishes, all for the same due time.',
+        "Due when those runs have ended, with their due time, never by the clock.",
+    ]
+    refused = run("explain", "@after load")
+    assert refused.returncode != 0
+    assert "Character 8: a job's name must stand in double quotes." in refused.stderr
+
+
 def test_explain_as_json_says_the_same() -> None:
     facts = json.loads(run("explain", "@daily", "--json").stdout)
     assert facts["normalised"] == "0 0 * * *"
