@@ -165,8 +165,9 @@ check_after(TriggerData *trigger, TupleDesc desc)
 	username = SPI_getvalue(row, desc, SPI_fnumber(desc, "username"));
 	if (schedule == NULL || username == NULL || !clockwork_after_is_meant(schedule))
 		return;
+	/* A role that is renamed keeps its jobs, one row after the other. */
 	if (is_update && same_column(trigger, desc, "schedule") &&
-		same_column(trigger, desc, "jobname") && same_column(trigger, desc, "username"))
+		same_column(trigger, desc, "jobname") && same_column(trigger, desc, "owner"))
 		return;
 	clockwork_schedule_check(schedule, NULL, NULL, &parsed, &report);
 	if (clockwork_extension_find(&objects))

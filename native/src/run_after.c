@@ -32,7 +32,7 @@ typedef struct ParentName
 	dlist_head	links;			/* from the children that wait for it */
 	Job		   *job;			/* that bears the name now, or NULL */
 	bool		is_new;			/* not looked for yet */
-	char	   *username;
+	Oid			owner;			/* the role whose job it is */
 	char	   *jobname;
 } ParentName;
 
@@ -49,8 +49,8 @@ typedef struct Child
 {
 	dlist_node	node;			/* in linked, or in unlinked */
 	Job		   *job;
-	char	   *schedule;		/* as the links were made from it */
-	char	   *username;
+	char	   *schedule;		/* as the links were made from it, */
+	Oid			owner;			/* and for that role */
 	bool		is_new;			/* runs that its parents have under way are new to it */
 	uint32		mark;			/* of the last search that came by */
 	int			nparents;
@@ -96,19 +96,16 @@ clockwork_after_init(void)
 }
 
 static uint64
-hash_name(const char *username, const char *jobname)
+hash_name(Oid owner, const char *jobname)
 {
-	uint64		hash = DatumGetUInt64(hash_any_extended((const unsigned char *) username,
-														(int) strlen(username), 0));
-
 	return DatumGetUInt64(hash_any_extended((const unsigned char *) jobname,
-											(int) strlen(jobname), hash));
+											(int) strlen(jobname), owner));
 }
 
 static ParentName *
-find_name(const char *username, const char *jobname)
+find_name(Oid owner, const char *jobname)
 {
-	uint64		hash = hash_name(username, jobname);
+	uint64		hash = hash_name(owner, jobname);
 	Bucket	   *bucket = hash_search(buckets, &hash, HASH_FIND, NULL);
 	dlist_iter	iter;
 
@@ -118,24 +115,24 @@ find_name(const char *username, const char *jobname)
 	{
 		ParentName *name = dlist_container(ParentName, of_bucket, iter.cur);
 
-		if (strcmp(name->username, username) == 0 && strcmp(name->jobname, jobname) == 0)
+		if (name->owner == owner && strcmp(name->jobname, jobname) == 0)
 			return name;
 	}
 	return NULL;
 }
 
 static ParentName *
-put_name(const char *username, const char *jobname)
+put_name(Oid owner, const char *jobname)
 {
-	ParentName *name = find_name(username, jobname);
-	uint64		hash = hash_name(username, jobname);
+	ParentName *name = find_name(owner, jobname);
+	uint64		hash = hash_name(owner, jobname);
 	Bucket	   *bucket;
 	bool		found;
 
 	if (name)
 		return name;
 	name = MemoryContextAllocZero(after_context, sizeof(ParentName));
-	name->username = MemoryContextStrdup(after_context, username);
+	name->owner = owner;
 	name->jobname = MemoryContextStrdup(after_context, jobname);
 	name->is_new = true;
 	dlist_init(&name->links);
@@ -151,7 +148,7 @@ put_name(const char *username, const char *jobname)
 static void
 remove_name(ParentName *name)
 {
-	uint64		hash = hash_name(name->username, name->jobname);
+	uint64		hash = hash_name(name->owner, name->jobname);
 	Bucket	   *bucket = hash_search(buckets, &hash, HASH_FIND, NULL);
 
 	if (name->job)
@@ -159,7 +156,6 @@ remove_name(ParentName *name)
 	dlist_delete(&name->of_bucket);
 	if (bucket && dlist_is_empty(&bucket->names))
 		hash_search(buckets, &hash, HASH_REMOVE, NULL);
-	pfree(name->username);
 	pfree(name->jobname);
 	pfree(name);
 }
@@ -224,7 +220,7 @@ static void
 resolve_names_of(Job *job, void *arg)
 {
 	ParentName *name = job->definition.name ?
-		find_name(job->definition.username, job->definition.name) : NULL;
+		find_name(job->definition.owner, job->definition.name) : NULL;
 
 	if (name && name->is_new)
 		give_name(name, job);
@@ -261,7 +257,6 @@ remove_child(Child *child)
 	dlist_delete(&child->node);
 	child->job->child = NULL;
 	pfree(child->schedule);
-	pfree(child->username);
 	pfree(child);
 }
 
@@ -279,7 +274,7 @@ make_child(Job *job)
 
 	child->job = job;
 	child->schedule = MemoryContextStrdup(after_context, text);
-	child->username = MemoryContextStrdup(after_context, job->definition.username);
+	child->owner = job->definition.owner;
 	child->is_new = true;
 	has_new_children = true;
 	while (child->nparents < count &&
@@ -288,7 +283,7 @@ make_child(Job *job)
 		Link	   *link = &child->links[child->nparents];
 
 		(void) clockwork_schedule_parent_name(&parent, jobname, length + 1);
-		link->name = put_name(child->username, jobname);
+		link->name = put_name(child->owner, jobname);
 		link->child = child;
 		link->number = child->nparents++;
 		link->condition = parent.condition;
@@ -323,7 +318,7 @@ put_child(Job *job)
 		job->schedule.kind == SCHEDULE_AFTER;
 
 	if (child && is_child && strcmp(child->schedule, job->definition.schedule) == 0 &&
-		strcmp(child->username, job->definition.username) == 0)
+		child->owner == job->definition.owner)
 	{
 		link_soon(child);		/* its problem may be forgotten */
 		return;
@@ -344,7 +339,7 @@ clockwork_after_put_job(Job *job)
 
 	put_child(job);
 	if (job->definition.name && hash_get_num_entries(buckets) > 0)
-		name = find_name(job->definition.username, job->definition.name);
+		name = find_name(job->definition.owner, job->definition.name);
 	if (job->known_as && job->known_as != name)
 		give_name(job->known_as, NULL);
 	if (name)
