@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.server.support.jobs import Run, at, launcher_pid, one, runs, runs_of, schedule, wait_for_runs
+from tests.server.support.jobs import Run, launcher_pid, one, runs, runs_of, schedule, start_together, wait_for_runs
 from tests.server.support.watching import wait_for_launcher
 from tests.support.servers import LocalServer, Server
 
@@ -21,13 +21,6 @@ NEVER = "@at 2199-01-01"
 # A run that ends when its test lets it.
 GATED = "SELECT pg_advisory_lock(4711); SELECT pg_advisory_unlock(4711)"
 COUNTS = "INSERT INTO public.counted VALUES ('{}')"
-
-
-def start(conn: Connection, *jobids: int) -> None:
-    when = at(conn)
-    with conn.transaction():
-        for jobid in jobids:
-            conn.execute("SELECT cron.alter_job(%s, schedule := %s)", [jobid, when])
 
 
 def reconnect(server: Server, wait_until: WaitUntil) -> Connection:
@@ -56,7 +49,7 @@ def prepare(conn: Connection) -> dict[str, int]:
 
 def wait_at_the_gate(conn: Connection, jobs: dict[str, int], wait_until: WaitUntil) -> None:
     """Until gate runs and cannot go on, quick has ended, and the others wait for gate."""
-    start(conn, jobs["gate"], jobs["quick"])
+    start_together(conn, jobs["gate"], jobs["quick"])
     wait_until(lambda: [run.status for run in runs_of(conn, jobs["gate"])] == ["running"], message="gate to run")
     wait_for_runs(conn, jobs["quick"])
     wait_until(
@@ -174,7 +167,7 @@ def test_a_launcher_killed_between_parent_and_child(fresh_server: LocalServer, w
         conn.execute("SELECT cron.alter_job(%s, '{\"priority\": 900}'::jsonb)", [blocker])
         child = schedule(conn, "child", '@after "parent"', COUNTS.format("child"))
         last = schedule(conn, "last", '@after "child"', COUNTS.format("last"))
-        start(conn, parent, blocker)
+        start_together(conn, parent, blocker)
         wait_until(lambda: [run.status for run in runs_of(conn, blocker)] == ["running"], message="the blocker")
         wait_until(lambda: [outcome(run) for run in runs_of(conn, child)] == [("queued", None)], message="its turn")
         assert [run.status for run in runs_of(conn, parent)] == ["succeeded"]

@@ -8,7 +8,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.server.support.jobs import FINAL, Run, at, insert_job, one, rows, runs, runs_of, schedule, wait_for_runs
+from tests.server.support.jobs import (
+    FINAL,
+    Run,
+    insert_job,
+    one,
+    rows,
+    runs,
+    runs_of,
+    schedule,
+    start_together,
+    wait_for_runs,
+)
 from tests.server.surface import session_of
 from tests.support.servers import Server
 
@@ -20,14 +31,6 @@ LONG = "SELECT pg_sleep(60)"
 
 # A job that is not due while a test schedules others after it.
 NEVER = "@at 2199-01-01"
-
-
-def start(conn: Connection, *jobids: int) -> None:
-    """Let jobs that were scheduled as NEVER run once, all due at the same instant."""
-    when = at(conn)
-    with conn.transaction():
-        for jobid in jobids:
-            conn.execute("SELECT cron.alter_job(%s, schedule := %s)", [jobid, when])
 
 
 def only_run(conn: Connection, jobid: int, *, timeout: float = 15.0) -> Run:
@@ -48,7 +51,7 @@ def test_a_chain_of_five_with_a_fan_in(conn: Connection) -> None:
     merge = schedule(conn, "merge", '@after "load", "clean"', say.format("merge"))
     report = schedule(conn, "report", '@after "merge"', say.format("report"))
     mail = schedule(conn, "mail", '@after "report" finished', say.format("mail"))
-    start(conn, load, clean)
+    start_together(conn, load, clean)
     only_run(conn, mail)
 
     found = {jobid: only_run(conn, jobid) for jobid in (load, clean, merge, report, mail)}
@@ -73,7 +76,7 @@ def test_a_condition_lets_the_child_run_or_leaves_a_record(conn: Connection, out
         condition: schedule(conn, f"after {condition}", f'@after "parent" {condition}', "SELECT 1")
         for condition in ("succeeded", "failed", "finished")
     }
-    start(conn, parent)
+    start_together(conn, parent)
     of_parent = only_run(conn, parent)
     assert of_parent.status == outcome
     why = f'run {of_parent.runid} of job "parent" {outcome}'
@@ -96,7 +99,7 @@ def test_a_skipped_job_is_skipped_for_those_after_it(conn: Connection) -> None:
     grandchild = schedule(conn, "grandchild", '@after "child"', "SELECT 1")
     last = schedule(conn, "last", '@after "grandchild" finished', "SELECT 1")
     beside = schedule(conn, "beside", '@after "parent" failed, "child" failed', "SELECT 1")
-    start(conn, parent)
+    start_together(conn, parent)
     runid = only_run(conn, parent).runid
     assert verdict(only_run(conn, child)) == ("skipped", "parent_failed", f'run {runid} of job "parent" failed')
     assert verdict(only_run(conn, grandchild)) == (
@@ -117,7 +120,7 @@ def test_a_child_is_skipped_as_soon_as_nothing_can_help(conn: Connection, wait_u
     bad = schedule(conn, "bad", NEVER, FAILS)
     slow = schedule(conn, "slow", NEVER, LONG)
     child = schedule(conn, "child", '@after "slow", "bad"', "SELECT 1")
-    start(conn, bad, slow)
+    start_together(conn, bad, slow)
     skipped = only_run(conn, child)
     assert verdict(skipped) == ("skipped", "parent_failed", f'run {only_run(conn, bad).runid} of job "bad" failed')
     wait_until(lambda: [run.status for run in runs_of(conn, slow)] == ["running"], message="the other parent")
@@ -131,7 +134,7 @@ def test_a_child_waits_visibly(conn: Connection, wait_until: WaitUntil) -> None:
     quick = schedule(conn, "quick", NEVER, "SELECT 1")
     text = '@after "parent", "quick" finished'
     child = schedule(conn, "child", text, "SELECT 1")
-    start(conn, parent, quick)
+    start_together(conn, parent, quick)
     wait_until(lambda: [run.status for run in runs_of(conn, parent)] == ["running"], message="the parent's run")
     only_run(conn, quick)
     (run,) = runs_of(conn, child)
@@ -168,7 +171,7 @@ def test_a_change_while_a_child_waits_ends_its_record(
 ) -> None:
     parent = schedule(conn, "parent", NEVER, LONG)
     child = schedule(conn, "child", '@after "parent"', "SELECT 1")
-    start(conn, parent)
+    start_together(conn, parent)
     wait_until(lambda: [run.reason for run in runs_of(conn, child)] == ["waiting_for_parent"], message="the child")
     conn.execute(change.encode())
     wait_until(lambda: runs(conn, "jobid = %s AND status = 'skipped'", child), message="the end of its record")
@@ -178,7 +181,7 @@ def test_a_change_while_a_child_waits_ends_its_record(
 
 def test_a_child_made_while_its_parent_runs_runs_after_it(conn: Connection, wait_until: WaitUntil) -> None:
     parent = schedule(conn, "parent", NEVER, "SELECT pg_sleep(60)")
-    start(conn, parent)
+    start_together(conn, parent)
     wait_until(lambda: [run.status for run in runs_of(conn, parent)] == ["running"], message="the parent's run")
     child = schedule(conn, "child", '@after "parent" failed', "SELECT 1")
     wait_until(lambda: [run.reason for run in runs_of(conn, child)] == ["waiting_for_parent"], message="the child")
@@ -190,12 +193,12 @@ def test_parents_that_are_never_due_together_say_so(conn: Connection) -> None:
     one_time = schedule(conn, "one", NEVER, "SELECT 1")
     another = schedule(conn, "another", NEVER, "SELECT 1")
     child = schedule(conn, "child", '@after "one", "another"', "SELECT 1")
-    start(conn, one_time)
+    start_together(conn, one_time)
     first = only_run(conn, one_time)
     (missed,) = wait_for_runs(conn, child)
     assert (missed.status, missed.reason, missed.due_time) == ("skipped", "parent_missing", first.due_time)
     assert str(missed.return_message).startswith('job "another" has no run due at 20')
-    start(conn, another)
+    start_together(conn, another)
     second = only_run(conn, another)
     _, missed = wait_for_runs(conn, child, 2)
     assert (missed.status, missed.reason, missed.due_time) == ("skipped", "parent_missing", second.due_time)
@@ -226,7 +229,7 @@ def test_a_diamond_runs_its_end_once(conn: Connection) -> None:
     left = schedule(conn, "left", '@after "top"', "SELECT pg_sleep(0.2)")
     right = schedule(conn, "right", '@after "top"', FAILS)
     end = schedule(conn, "end", '@after "left", "right" failed, "top" finished', "SELECT 1")
-    start(conn, top)
+    start_together(conn, top)
     assert only_run(conn, end).status == "succeeded"
     found = runs(conn, "jobid = ANY (%s)", [top, left, right, end])
     assert len(found) == 4
@@ -247,7 +250,7 @@ def test_a_run_that_cannot_begin_has_failed_for_the_child(conn: Connection, serv
     parent = schedule(conn, "parent", NEVER, "SELECT 1", username="after_gone")
     child = schedule(conn, "child", '@after "parent" failed', "SELECT 1", username="after_gone")
     conn.execute("DROP OWNED BY after_gone; DROP ROLE after_gone")
-    conn.execute("UPDATE cron.job SET schedule = %s WHERE jobid = %s", [at(conn), parent])
+    start_together(conn, parent)
     assert only_run(conn, parent).reason == "role_missing"
     of_child = only_run(conn, child)
     assert (of_child.reason, of_child.trigger) == ("role_missing", "after"), "it was its turn, and has no role either"
@@ -263,7 +266,7 @@ def test_names_are_taken_as_they_are_and_of_the_same_role(conn: Connection, serv
     with session_of(server, "after_ann") as hers:
         hers.execute("SELECT cron.schedule(%s, %s, 'SELECT 1')", [name, NEVER])
         (of_ann,) = rows(hers, "SELECT cron.schedule('child', %s, 'SELECT 1')", f'@after "{quoted}"')[0]
-    start(conn, parent)
+    start_together(conn, parent)
     assert only_run(conn, child).status == "succeeded"
     assert runs_of(conn, of_ann) == []
     conn.execute("SELECT cron.unschedule(jobid) FROM cron.job WHERE username = 'after_ann'")
@@ -286,11 +289,11 @@ def test_a_job_whose_parent_is_gone_says_so_and_recovers(conn: Connection, wait_
         'ERROR: job "parent", which its schedule waits for, does not exist\n'
         "DETAIL: Names in a schedule stand for jobs of the same role."
     ]
-    start(conn, parent)
+    start_together(conn, parent)
     only_run(conn, parent)
     assert runs(conn, "jobid = %s AND due_time IS NOT NULL", child) == []
-    conn.execute("UPDATE cron.job SET jobname = 'parent', active = true WHERE jobid = %s", [parent])
-    start(conn, parent)
+    conn.execute("UPDATE cron.job SET jobname = 'parent' WHERE jobid = %s", [parent])
+    start_together(conn, parent)
     wait_until(lambda: runs(conn, "jobid = %s AND status = 'succeeded'", child), message="the child's run")
     assert len(problems(conn, child)) == 1
 
@@ -298,7 +301,8 @@ def test_a_job_whose_parent_is_gone_says_so_and_recovers(conn: Connection, wait_
 def test_jobs_written_by_hand_may_come_in_any_order(conn: Connection, wait_until: WaitUntil) -> None:
     child = insert_job(conn, jobname="child", schedule='@after "parent"', command="SELECT 1")
     wait_until(lambda: problems(conn, child), message="the problem")
-    parent = insert_job(conn, jobname="parent", schedule=at(conn), command="SELECT 1")
+    parent = insert_job(conn, jobname="parent", schedule=NEVER, command="SELECT 1")
+    start_together(conn, parent)
     only_run(conn, parent)
     wait_until(lambda: runs(conn, "jobid = %s AND status = 'succeeded'", child), message="the child's run")
 
@@ -335,7 +339,7 @@ def test_a_chain_works_without_records(fresh_server: Server, wait_until: WaitUnt
         schedule(conn, "merge", '@after "load", "clean"', say.format("merge"))
         schedule(conn, "never", '@after "load" failed', say.format("never"))
         schedule(conn, "mail", '@after "merge"', say.format("mail"))
-        start(conn, load, clean)
+        start_together(conn, load, clean)
         wait_until(lambda: one(conn, "SELECT count(*) FROM public.chain") >= 4, message="the chain")
         said = [name for (name,) in rows(conn, "SELECT name FROM public.chain ORDER BY at")]
         assert said == ["clean", "load", "merge", "mail"]
