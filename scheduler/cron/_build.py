@@ -23,7 +23,7 @@ MODULE = "scheduler.cron._core"
 CORE = Path("native/src/core")
 SOURCES = ("parse", "field", "elapsed", "after", "match", "next", "format", "describe", "explain")
 HEADERS = ("", "_calendar", "_parse", "_text")
-RULES = ("after",)
+RULES = ("after", "policy")
 
 # What Python sees.
 DECLARATIONS = """
@@ -98,6 +98,76 @@ int64_t zone_explain(const Schedule *schedule, const char *text, size_t text_len
                      const ZoneTable *table, const char *zone_name, bool match_dom_and_dow,
                      int64_t from, int count, char *buffer, size_t size, int64_t *reach);
 bool schedule_equal(const Schedule *a, const Schedule *b);
+
+#define POLICY_NEVER ...
+#define POLICY_MISSED_AFTER_USEC ...
+#define POLICY_PRIORITY_USEC ...
+#define POLICY_CATCH_UP_MAX ...
+#define POLICY_COUNT_MAX ...
+
+typedef enum { POLICY_QUEUE, POLICY_SKIP, POLICY_REPLACE, POLICY_PARALLEL, ... } PolicyOverlap;
+typedef enum { POLICY_MISSED_SKIP, POLICY_MISSED_ONCE, POLICY_MISSED_ALL, ... } PolicyMissed;
+typedef enum { POLICY_TAKE, POLICY_DROP, POLICY_TAKE_OVER, ... } PolicyArrival;
+typedef enum { POLICY_LEAVE, POLICY_CANCEL, POLICY_TERMINATE, ... } PolicyAction;
+typedef enum { POLICY_SUCCEEDED, POLICY_FAILED, POLICY_CRASHED, POLICY_CANCELED, ... } PolicyOutcome;
+
+typedef struct PolicyRules {
+    PolicyOverlap on_overlap;
+    int max_parallel;
+    PolicyMissed on_missed;
+    int64_t start_deadline;
+    int64_t timeout;
+    int max_attempts;
+    int64_t retry_delay;
+    const char *retry_on;
+    int64_t jitter;
+    int priority;
+    int64_t starts_at;
+    int64_t ends_at;
+    int pause_after;
+    ...;
+} PolicyRules;
+
+typedef struct PolicyLimits {
+    int max_running;
+    int max_running_per_role;
+    int64_t grace;
+    int64_t max_retry_delay;
+    ...;
+} PolicyLimits;
+
+typedef struct PolicyLoad { int running; int unstarted; int catching_up; ...; } PolicyLoad;
+typedef struct PolicyWatch { PolicyAction action; int64_t look_again; ...; } PolicyWatch;
+typedef struct PolicyCatchUp {
+    int dropped;
+    bool is_more;
+    int64_t first_dropped;
+    int64_t last_dropped;
+    int kept;
+    int64_t due[...];
+    ...;
+} PolicyCatchUp;
+
+void clockwork_policy_defaults(PolicyRules *rules);
+int64_t clockwork_policy_look_after(const PolicyRules *rules, int64_t after);
+bool clockwork_policy_in_bounds(const PolicyRules *rules, int64_t due);
+int64_t clockwork_policy_offset(const PolicyRules *rules, int64_t jobid, int64_t due, int64_t next_due);
+void policy_catch_up(const PolicyRules *rules, const int64_t *due, const int64_t *start, int count,
+                     int64_t after, int64_t horizon, int64_t now, PolicyCatchUp *plan);
+PolicyArrival clockwork_policy_arrive(const PolicyRules *rules, const PolicyLimits *limits,
+                                      const PolicyLoad *load);
+int clockwork_policy_width(const PolicyRules *rules, const PolicyLimits *limits);
+int64_t clockwork_policy_deadline(const PolicyRules *rules, int64_t start);
+bool clockwork_policy_may_start(const PolicyLimits *limits, int running, int running_of_role);
+int64_t clockwork_policy_rank(const PolicyRules *rules, int64_t start);
+PolicyWatch clockwork_policy_watch(int64_t timeout, int64_t grace, int64_t began, int64_t stopped,
+                                   int64_t terminated, int64_t now);
+int64_t clockwork_policy_retry(const PolicyRules *rules, const PolicyLimits *limits, int64_t jobid,
+                               int64_t due, int64_t next_start, int attempt, PolicyOutcome outcome,
+                               const char *sqlstate, int64_t now);
+int clockwork_policy_streak(int streak, PolicyOutcome outcome);
+bool clockwork_policy_must_pause(const PolicyRules *rules, int streak);
+bool clockwork_policy_is_sqlstate(const char *text);
 """
 
 # What stands between Python and the core.
@@ -105,6 +175,7 @@ BRIDGE = """
 #include <string.h>
 
 #include "after.h"
+#include "policy.h"
 #include "schedule.h"
 
 /* An answer that depends on seconds the table does not reach. */
@@ -263,6 +334,47 @@ zone_explain(const Schedule *schedule, const char *text, size_t text_length,
 
     *reach = question.reach;
     return question.unknown ? -1 : (int64_t) length;
+}
+
+/* Due times as two arrays, in order: when they are due, and when they start. */
+typedef struct Column
+{
+    const int64_t *due;
+    const int64_t *start;
+    int         count;
+} Column;
+
+static bool
+next_of_column(void *arg, int64_t after, int64_t *due, int64_t *start)
+{
+    const Column *column = arg;
+    int         low = 0;
+    int         high = column->count;
+
+    while (low < high)
+    {
+        int         middle = (low + high) / 2;
+
+        if (column->due[middle] <= after)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == column->count)
+        return false;
+    *due = column->due[low];
+    *start = column->start[low];
+    return true;
+}
+
+static void
+policy_catch_up(const PolicyRules *rules, const int64_t *due, const int64_t *start, int count,
+                int64_t after, int64_t horizon, int64_t now, PolicyCatchUp *plan)
+{
+    Column      column = {due, start, count};
+    PolicyWalk  walk = {next_of_column, &column};
+
+    clockwork_policy_catch_up(rules, &walk, after, horizon, now, plan);
 }
 
 static bool
