@@ -4,6 +4,7 @@
     processes    launcher and worker, which meet only in the slot
     desk         the launcher's work of a pass: jobs read, records written
     chains       runs that follow from runs of other jobs
+    rules        the decisions of the core, executed on runs
     runs         what the launcher has under way
     world        what the processes do to tables, to shared memory and to the server
     bridges      what world and core have in common: a job, its zone, which extension we are
@@ -31,6 +32,7 @@ DRAWING: list[tuple[str, tuple[str, ...]]] = [
     ("processes", ("launcher", "worker")),
     ("desk", ("backlog", "bookkeeping", "job_sync", "job_identity")),
     ("chains", ("run_after",)),
+    ("rules", ("run_policy",)),
     ("runs", ("run_list",)),
     (
         "world",
