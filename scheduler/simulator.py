@@ -45,9 +45,6 @@ DAY: Final = 24 * HOUR
 # The launcher sleeps no longer than this: then it notices a clock that was set.
 _MAX_SLEEP: Final = 30 * SECOND
 
-# A clock set back further than this is believed: schedules go on from there.
-_SET_BACK_FAR: Final = 3 * HOUR
-
 Status = Literal["succeeded", "failed", "skipped"]
 
 
@@ -265,9 +262,10 @@ class World:
             self.shift += incident.amount
             self.was_set_back |= incident.amount < 0
             if self._away_until < 0:
+                self._missed_until = min(self._missed_until, self.wall)
                 for job in self.jobs.values():
                     self._move_along(job, incident.amount)
-                    if incident.amount < -_SET_BACK_FAR:
+                    if incident.amount < 0 and job.schedule.kind is Kind.CALENDAR:
                         job.set_next_from(self.wall)
         elif incident.what in ("pause", "resume"):
             self._deferred.append(incident)  # nobody can say so while nobody is there

@@ -100,19 +100,22 @@ CREATE TABLE cron.job (
   timeout interval
     CONSTRAINT job_timeout_check CHECK (timeout OPERATOR(pg_catalog.>) INTERVAL '0'),
   max_attempts int NOT NULL DEFAULT 1
-    CONSTRAINT job_max_attempts_check CHECK (max_attempts OPERATOR(pg_catalog.>=) 1),
+    CONSTRAINT job_max_attempts_check
+    CHECK (max_attempts OPERATOR(pg_catalog.>=) 1 AND max_attempts OPERATOR(pg_catalog.<=) 1000),
   retry_delay interval NOT NULL DEFAULT '1 minute'
     CONSTRAINT job_retry_delay_check CHECK (retry_delay OPERATOR(pg_catalog.>=) INTERVAL '0'),
   retry_on text[],
   jitter interval NOT NULL DEFAULT '0'
-    CONSTRAINT job_jitter_check CHECK (jitter OPERATOR(pg_catalog.>=) INTERVAL '0'),
+    CONSTRAINT job_jitter_check
+    CHECK (jitter OPERATOR(pg_catalog.>=) INTERVAL '0' AND jitter OPERATOR(pg_catalog.<=) INTERVAL '1 day'),
   priority int NOT NULL DEFAULT 0
     CONSTRAINT job_priority_check
     CHECK (priority OPERATOR(pg_catalog.>=) -1000 AND priority OPERATOR(pg_catalog.<=) 1000),
   starts_at timestamptz,
   ends_at timestamptz,
   pause_after int
-    CONSTRAINT job_pause_after_check CHECK (pause_after OPERATOR(pg_catalog.>=) 1),
+    CONSTRAINT job_pause_after_check
+    CHECK (pause_after OPERATOR(pg_catalog.>=) 1 AND pause_after OPERATOR(pg_catalog.<=) 1000),
   paused_reason text,
   settings jsonb
     CONSTRAINT job_settings_check CHECK (pg_catalog.jsonb_typeof(settings) OPERATOR(pg_catalog.=) 'object'),
@@ -138,25 +141,25 @@ COMMENT ON COLUMN cron.job.username IS 'Role as which the command runs, and whic
 COMMENT ON COLUMN cron.job.active IS 'Whether the job runs when it is due.';
 COMMENT ON COLUMN cron.job.jobname IS 'Name of the job, unique per role; NULL if it has none.';
 COMMENT ON COLUMN cron.job.timezone IS 'Time zone of the schedule; NULL means cron.timezone.';
-COMMENT ON COLUMN cron.job.on_overlap IS 'What happens when the job is due while it runs: queue, skip, replace or parallel. This version supports queue.';
-COMMENT ON COLUMN cron.job.max_parallel IS 'With on_overlap = parallel: how many runs at once. Not supported yet.';
-COMMENT ON COLUMN cron.job.on_missed IS 'What happens to due times missed while the server was down: skip, run_once or run_all. This version supports skip.';
-COMMENT ON COLUMN cron.job.start_deadline IS 'How late a run may start. Not supported yet.';
-COMMENT ON COLUMN cron.job.timeout IS 'How long one attempt may take. Not supported yet.';
-COMMENT ON COLUMN cron.job.max_attempts IS 'How often a failing run is tried. This version supports 1.';
-COMMENT ON COLUMN cron.job.retry_delay IS 'Pause before the second attempt. Not supported yet.';
-COMMENT ON COLUMN cron.job.retry_on IS 'SQLSTATEs or classes worth another attempt; NULL means any. Not supported yet.';
-COMMENT ON COLUMN cron.job.jitter IS 'Spread of start times. Not supported yet.';
+COMMENT ON COLUMN cron.job.on_overlap IS 'What happens when the job is due before its last run has ended: queue, skip, replace or parallel.';
+COMMENT ON COLUMN cron.job.max_parallel IS 'With on_overlap = parallel: how many runs at once; NULL means cron.max_running_jobs.';
+COMMENT ON COLUMN cron.job.on_missed IS 'What happens to due times missed while the server or the launcher was down or the clock jumped: skip, run_once or run_all.';
+COMMENT ON COLUMN cron.job.start_deadline IS 'How late a run may start; NULL means as late as it takes.';
+COMMENT ON COLUMN cron.job.timeout IS 'How long one attempt may take; NULL means as long as it takes.';
+COMMENT ON COLUMN cron.job.max_attempts IS 'How often a failing run is tried, 1 to 1000.';
+COMMENT ON COLUMN cron.job.retry_delay IS 'Pause before the second attempt; it doubles with each further one, up to cron.max_retry_delay.';
+COMMENT ON COLUMN cron.job.retry_on IS 'SQLSTATEs or classes worth another attempt; NULL means any error.';
+COMMENT ON COLUMN cron.job.jitter IS 'How far starts are spread after their due time, up to a day: the same due time always gives the same start.';
 COMMENT ON COLUMN cron.job.priority IS 'Who starts first when slots are short, -1000 to 1000: a point is worth a minute of waiting.';
-COMMENT ON COLUMN cron.job.starts_at IS 'No runs before this. Not supported yet.';
-COMMENT ON COLUMN cron.job.ends_at IS 'No runs after this. Not supported yet.';
-COMMENT ON COLUMN cron.job.pause_after IS 'Consecutive failures after which the job pauses itself. Not supported yet.';
+COMMENT ON COLUMN cron.job.starts_at IS 'No due time before this.';
+COMMENT ON COLUMN cron.job.ends_at IS 'No due time after this.';
+COMMENT ON COLUMN cron.job.pause_after IS 'Consecutive failures after which the job pauses itself, 1 to 1000; NULL means never.';
 COMMENT ON COLUMN cron.job.paused_reason IS 'Why the job is paused; NULL if it is not.';
 COMMENT ON COLUMN cron.job.settings IS 'Configuration parameters for its runs. Not supported yet.';
 COMMENT ON COLUMN cron.job.history IS 'Which runs are recorded: all, failures or none. This version supports all.';
 COMMENT ON COLUMN cron.job.managed_by IS 'Who looks after this job, such as a deployment tool.';
 COMMENT ON COLUMN cron.job.schedule_anchor IS 'Where the series of an interval schedule begins: when the schedule was set. Kept by a trigger.';
-COMMENT ON COLUMN cron.job.active_since IS 'When the job was made active, was taken over or got its schedule: due times before that were not missed. Kept by a trigger.';
+COMMENT ON COLUMN cron.job.active_since IS 'When the job was made active or resumed, was taken over or got its schedule: due times before that were not missed. Kept by a trigger.';
 COMMENT ON COLUMN cron.job.owner IS 'The role that username named when it was last set: the job runs as this role, whatever it is called now. Kept by a trigger.';
 COMMENT ON COLUMN cron.job.installation IS 'The installation that the job belongs to. In any other it is held: see cron.adopt().';
 
@@ -306,15 +309,23 @@ CREATE FUNCTION cron.job_owner() RETURNS trigger
   LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_job_owner';
 COMMENT ON FUNCTION cron.job_owner() IS 'Keep cron.job.owner: the role that username names whenever username is set.';
 REVOKE ALL ON FUNCTION cron.job_owner() FROM PUBLIC;
+CREATE FUNCTION cron.job_check() RETURNS trigger
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_job_check';
+COMMENT ON FUNCTION cron.job_check() IS 'Refuse options of a job that cannot work together.';
+REVOKE ALL ON FUNCTION cron.job_check() FROM PUBLIC;
 
 CREATE TRIGGER cron_job_before_update
   BEFORE UPDATE ON cron.job
   FOR EACH ROW EXECUTE FUNCTION cron.job_before_update();
-COMMENT ON TRIGGER cron_job_before_update ON cron.job IS 'Keep schedule_anchor and active_since when schedule or active change.';
+COMMENT ON TRIGGER cron_job_before_update ON cron.job IS 'Keep schedule_anchor and active_since when the schedule changes, and when the job is made active or resumed.';
 CREATE TRIGGER cron_job_owner
   BEFORE INSERT OR UPDATE ON cron.job
   FOR EACH ROW EXECUTE FUNCTION cron.job_owner();
 COMMENT ON TRIGGER cron_job_owner ON cron.job IS 'Pin the job to the role that username names.';
+CREATE TRIGGER cron_job_check
+  BEFORE INSERT OR UPDATE ON cron.job
+  FOR EACH ROW EXECUTE FUNCTION cron.job_check();
+COMMENT ON TRIGGER cron_job_check ON cron.job IS 'Refuse options that cannot work together.';
 CREATE TRIGGER cron_job_cache_invalidate
   AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cron.job
   FOR EACH STATEMENT EXECUTE FUNCTION cron.job_cache_invalidate();
@@ -328,6 +339,7 @@ COMMENT ON TRIGGER cron_job_changed ON cron.job IS 'Tell the launcher, at commit
 -- Also where session_replication_role is replica.
 ALTER TABLE cron.job ENABLE ALWAYS TRIGGER cron_job_before_update;
 ALTER TABLE cron.job ENABLE ALWAYS TRIGGER cron_job_owner;
+ALTER TABLE cron.job ENABLE ALWAYS TRIGGER cron_job_check;
 ALTER TABLE cron.job ENABLE ALWAYS TRIGGER cron_job_cache_invalidate;
 ALTER TABLE cron.job ENABLE ALWAYS TRIGGER cron_job_changed;
 
@@ -417,18 +429,24 @@ CREATE FUNCTION cron.due_times(job cron.job, from_time timestamptz, to_time time
 COMMENT ON FUNCTION cron.due_times(cron.job, timestamptz, timestamptz)
   IS 'The due times of a job after from_time, up to and including to_time, whether it is active or not; no rows if its schedule or time zone is wrong.';
 
+CREATE FUNCTION cron.start_time(job cron.job, due_time timestamptz) RETURNS timestamptz
+  LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'clockwork_start_time';
+COMMENT ON FUNCTION cron.start_time(cron.job, timestamptz)
+  IS 'When the run for a due time of the job is to start: at the due time, or later by the job''s jitter; NULL if its schedule or time zone is wrong.';
+
 CREATE FUNCTION cron.upcoming(from_time timestamptz DEFAULT pg_catalog.now(),
                               to_time timestamptz DEFAULT pg_catalog.now()
                                 OPERATOR(pg_catalog.+) '1 day'::pg_catalog.interval)
-  RETURNS TABLE (due_time timestamptz, jobid bigint, jobname text)
+  RETURNS TABLE (due_time timestamptz, jobid bigint, jobname text, start_time timestamptz)
   LANGUAGE SQL STABLE PARALLEL SAFE ROWS 1000
   SET search_path = pg_catalog, pg_temp
   AS $$
-    SELECT due.due_time, job.jobid, job.jobname
+    SELECT due.due_time, job.jobid, job.jobname, cron.start_time(job, due.due_time)
       FROM cron.job AS job,
            LATERAL cron.due_times(job, upcoming.from_time, upcoming.to_time) AS due (due_time)
-     WHERE job.active AND job.installation OPERATOR(pg_catalog.=) (SELECT cron.installation())
+     WHERE job.active AND job.paused_reason IS NULL
+       AND job.installation OPERATOR(pg_catalog.=) (SELECT cron.installation())
      ORDER BY due.due_time, job.jobid
   $$;
 COMMENT ON FUNCTION cron.upcoming(timestamptz, timestamptz)
-  IS 'All due times of the active jobs the caller may see, after from_time, up to and including to_time (a day from now unless given).';
+  IS 'All due times of the active jobs the caller may see, after from_time, up to and including to_time (a day from now unless given), and when their runs are to start.';

@@ -17,10 +17,12 @@
 #include "compat.h"
 #include "acl.h"
 #include "after_check.h"
+#include "core/policy.h"
 #include "core/schedule.h"
 #include "extension.h"
 #include "schedule_check.h"
 #include "shmem.h"
+#include "zone.h"
 
 #include "access/htup_details.h"
 #include "access/sysattr.h"
@@ -29,6 +31,7 @@
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
@@ -38,6 +41,7 @@ PG_FUNCTION_INFO_V1(clockwork_job_cache_invalidate);
 PG_FUNCTION_INFO_V1(clockwork_job_changed);
 PG_FUNCTION_INFO_V1(clockwork_job_before_update);
 PG_FUNCTION_INFO_V1(clockwork_job_owner);
+PG_FUNCTION_INFO_V1(clockwork_job_check);
 
 /* What the current transaction changed. */
 static int64 changed[CLOCKWORK_MAX_CHANGES];
@@ -210,9 +214,116 @@ clockwork_job_cache_invalidate(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
+static bool
+is_null_column(HeapTuple row, TupleDesc desc, const char *name)
+{
+	bool		is_null;
+
+	(void) SPI_getbinval(row, desc, SPI_fnumber(desc, name), &is_null);
+	return is_null;
+}
+
+static Datum
+column(HeapTuple row, TupleDesc desc, const char *name)
+{
+	bool		is_null;
+
+	return SPI_getbinval(row, desc, SPI_fnumber(desc, name), &is_null);
+}
+
+/* Options that would have no effect, or leave no due time. */
+static void
+check_bounds(HeapTuple row, TupleDesc desc)
+{
+	const char *overlap = SPI_getvalue(row, desc, SPI_fnumber(desc, "on_overlap"));
+
+	/* What is wrong by itself is left to the constraints of the table. */
+	if (!is_null_column(row, desc, "max_parallel") &&
+		DatumGetInt32(column(row, desc, "max_parallel")) >= 1 &&
+		(overlap == NULL || strcmp(overlap, "parallel") != 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("option \"max_parallel\" has no effect without \"on_overlap\": \"parallel\""),
+				 errhint("Set both, or neither.")));
+	if (!is_null_column(row, desc, "starts_at") && !is_null_column(row, desc, "ends_at") &&
+		DatumGetTimestampTz(column(row, desc, "starts_at")) >
+		DatumGetTimestampTz(column(row, desc, "ends_at")))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("option \"ends_at\" must not be before \"starts_at\""),
+				 errdetail("The job would have no due time.")));
+	if (!is_null_column(row, desc, "jitter") &&
+		clockwork_interval_usec(DatumGetIntervalP(column(row, desc, "jitter"))) > USECS_PER_DAY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("option \"jitter\" is out of range"),
+				 errdetail("\"%s\" is more than a day.",
+						   SPI_getvalue(row, desc, SPI_fnumber(desc, "jitter")))));
+}
+
+static void
+check_retries(HeapTuple row, TupleDesc desc)
+{
+	const char *written = SPI_getvalue(row, desc, SPI_fnumber(desc, "schedule"));
+	bool		retries = DatumGetInt32(column(row, desc, "max_attempts")) > 1;
+	Schedule	schedule;
+	ScheduleReport report;
+	Datum	   *codes;
+	bool	   *nulls;
+	int			count;
+
+	if (retries && written && clockwork_schedule_parse(written, strlen(written), NULL, 0, &schedule, &report) &&
+		schedule.kind == SCHEDULE_REBOOT)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("option \"max_attempts\" cannot be more than 1 for schedule \"%s\"", written),
+				 errdetail("A run that belongs to a start of the server is not tried again.")));
+	if (is_null_column(row, desc, "retry_on"))
+		return;
+	deconstruct_array(DatumGetArrayTypeP(column(row, desc, "retry_on")), TEXTOID, -1, false,
+					  TYPALIGN_INT, &codes, &nulls, &count);
+	if (count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("option \"retry_on\" must not be empty"),
+				 errhint("Use null for any error, or \"max_attempts\": 1 for no retries.")));
+	for (int i = 0; i < count; i++)
+	{
+		char	   *code = nulls[i] ? pstrdup("") : TextDatumGetCString(codes[i]);
+
+		if (!clockwork_policy_is_sqlstate(code))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("\"%s\" in option \"retry_on\" is no SQLSTATE of an error", code),
+					 errhint("Write SQLSTATEs such as \"40001\", or their first two characters for a whole class.")));
+	}
+}
+
+/* For each row, before an insert or update: what cannot work is refused. */
+Datum
+clockwork_job_check(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = trigger_data(fcinfo);
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+	HeapTuple	row = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
+		trigger->tg_newtuple : trigger->tg_trigtuple;
+
+	if (!TRIGGER_FIRED_BEFORE(trigger->tg_event) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("must be fired before an insert or update of each row")));
+	if (is_ours(trigger->tg_relation))
+	{
+		check_bounds(row, desc);
+		check_retries(row, desc);
+	}
+	return PointerGetDatum(row);
+}
+
 /*
  * For each row, before an update: a new schedule begins a new series, and what
- * fell due before a job was made active, or taken over, was not missed.
+ * fell due before a job was made active, resumed or taken over was not missed.
  */
 Datum
 clockwork_job_before_update(PG_FUNCTION_ARGS)
@@ -238,7 +349,9 @@ clockwork_job_before_update(PG_FUNCTION_ARGS)
 		columns[ncolumns++] = SPI_fnumber(desc, "active_since");
 	}
 	else if (!same_column(trigger, desc, "active") ||
-			 !same_column(trigger, desc, "installation"))
+			 !same_column(trigger, desc, "installation") ||
+			 is_null_column(trigger->tg_trigtuple, desc, "paused_reason") !=
+			 is_null_column(trigger->tg_newtuple, desc, "paused_reason"))
 		columns[ncolumns++] = SPI_fnumber(desc, "active_since");
 	if (ncolumns == 0)
 		return PointerGetDatum(trigger->tg_newtuple);

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "compat.h"
+#include "core/policy.h"
 #include "core/schedule.h"
 #include "guc.h"
 #include "schedule_check.h"
@@ -25,6 +26,7 @@
 PG_FUNCTION_INFO_V1(clockwork_next_runs);
 PG_FUNCTION_INFO_V1(clockwork_explain);
 PG_FUNCTION_INFO_V1(clockwork_due_times);
+PG_FUNCTION_INFO_V1(clockwork_start_time);
 
 /* The most due times cron.explain lists. */
 #define EXPLAIN_MAX 100
@@ -37,6 +39,8 @@ typedef struct Walk
 	ScheduleInstant anchor;
 	ScheduleInstant at;
 	ScheduleInstant until;		/* included */
+	PolicyRules rules;			/* of a job: its bounds and its jitter */
+	int64		jobid;
 	int64		left;			/* how many more */
 	bool		over;
 } Walk;
@@ -76,8 +80,10 @@ step(Walk *walk, TimestampTz *due)
 		return false;
 	CHECK_FOR_INTERRUPTS();
 	walk->at = clockwork_schedule_next(&walk->schedule, &zone, cron_match_dom_and_dow,
-									   walk->anchor, walk->at);
-	if (walk->at == SCHEDULE_NEVER || walk->at > walk->until)
+									   walk->anchor,
+									   clockwork_policy_look_after(&walk->rules, walk->at));
+	if (walk->at == SCHEDULE_NEVER || walk->at > walk->until ||
+		!clockwork_policy_in_bounds(&walk->rules, walk->at))
 		return false;
 	walk->left--;
 	*due = clockwork_zone_timestamp(walk->at);
@@ -106,6 +112,7 @@ clockwork_next_runs(PG_FUNCTION_ARGS)
 		Walk	   *walk = palloc0(sizeof(Walk));
 		ScheduleReport report;
 
+		clockwork_policy_defaults(&walk->rules);
 		refuse_null(fcinfo, 0, "schedule");
 		refuse_null(fcinfo, 2, "from_time");
 		refuse_null(fcinfo, 3, "n");
@@ -210,6 +217,33 @@ text_attribute(HeapTupleHeader row, const char *name)
 	return is_null ? NULL : TextDatumGetCString(value);
 }
 
+static ScheduleInstant
+bound_attribute(HeapTupleHeader row, const char *name, ScheduleInstant none)
+{
+	bool		is_null;
+	Datum		value = GetAttributeByName(row, name, &is_null);
+
+	if (is_null || TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(value)))
+		return none;
+	return clockwork_zone_instant(DatumGetTimestampTz(value));
+}
+
+static void
+walk_rules(Walk *walk, HeapTupleHeader row)
+{
+	bool		is_null;
+	Datum		value;
+
+	clockwork_policy_defaults(&walk->rules);
+	walk->rules.starts_at = bound_attribute(row, "starts_at", INT64_MIN);
+	walk->rules.ends_at = bound_attribute(row, "ends_at", POLICY_NEVER);
+	value = GetAttributeByName(row, "jitter", &is_null);
+	if (!is_null)
+		walk->rules.jitter = clockwork_interval_usec(DatumGetIntervalP(value));
+	value = GetAttributeByName(row, "jobid", &is_null);
+	walk->jobid = is_null ? 0 : DatumGetInt64(value);
+}
+
 /* Prepare a walk for a row of cron.job; it is over at once if that cannot run. */
 static void
 walk_job(Walk *walk, HeapTupleHeader row)
@@ -221,6 +255,7 @@ walk_job(Walk *walk, HeapTupleHeader row)
 	Datum		anchor = GetAttributeByName(row, "schedule_anchor", &is_null);
 
 	walk->over = true;
+	walk_rules(walk, row);
 	if (schedule == NULL || is_null ||
 		!clockwork_schedule_parse(schedule, strlen(schedule), name, name ? strlen(name) : 0,
 								  &walk->schedule, &report))
@@ -250,4 +285,25 @@ clockwork_due_times(PG_FUNCTION_ARGS)
 		MemoryContextSwitchTo(caller);
 	}
 	return return_walk(fcinfo);
+}
+
+/* cron.start_time(job, due_time), strict */
+Datum
+clockwork_start_time(PG_FUNCTION_ARGS)
+{
+	Walk		walk = {0};
+	ScheduleInstant due = finite_instant(PG_GETARG_TIMESTAMPTZ(1), "due_time");
+	TimestampTz next;
+
+	walk_job(&walk, PG_GETARG_HEAPTUPLEHEADER(0));
+	if (walk.over)
+		PG_RETURN_NULL();
+	walk.at = due;
+	walk.until = SCHEDULE_NEVER;
+	walk.left = 1;
+	if (!step(&walk, &next))
+		walk.at = POLICY_NEVER;
+	PG_RETURN_TIMESTAMPTZ(clockwork_zone_timestamp(due +
+												   clockwork_policy_offset(&walk.rules, walk.jobid,
+																		   due, walk.at)));
 }

@@ -20,7 +20,7 @@
 #include "extension.h"
 #include "guc.h"
 #include "run_after.h"
-#include "run_list.h"
+#include "run_policy.h"
 #include "session.h"
 
 #include "catalog/pg_database.h"
@@ -73,7 +73,7 @@ typedef struct Entry
 	int64		runid;			/* of an inserted record; RUNID_TAKEN: this due
 								 * time had one already */
 	bool		is_over;		/* BEGIN: it ended right here */
-	bool		has_failed;		/* BEGIN: for there was an obstacle */
+	int			sqlerrcode;		/* BEGIN: of the error that ended it here, or 0 */
 	char	   *log_line;		/* to be logged once it is true */
 } Entry;
 
@@ -175,7 +175,7 @@ describe_reason(const RunSlot *slot)
 		case ERRCODE_ADMIN_SHUTDOWN:
 			return "terminated";
 		case ERRCODE_QUERY_CANCELED:
-			return "canceled";
+			return slot->outcome.is_cancel ? "canceled" : "error";
 		default:
 			return slot->start_time == 0 ? "could_not_start" : "error";
 	}
@@ -187,10 +187,22 @@ slot_text(const SlotOutcome *outcome, dsa_pointer text)
 	return clockwork_run_log_convert(clockwork_shmem_text(text), outcome->encoding);
 }
 
+/* It ended because the launcher told it to. */
+static void
+describe_stop(RunEnding *ending, const char *reason)
+{
+	ending->reason = reason;
+	if (strcmp(reason, "timeout") == 0)
+		ending->detail = "The run lasted longer than the timeout of its job.";
+	else if (strcmp(reason, "replaced") == 0)
+		ending->detail = "A later due time of the job took its place.";
+}
+
 /* Needs a transaction: texts of another encoding are converted. */
 static void
-describe_ending(RunEnding *ending, const RunSlot *slot)
+describe_ending(RunEnding *ending, const Run *run)
 {
+	const RunSlot *slot = clockwork_shmem_slot(run->slot);
 	const SlotOutcome *outcome = &slot->outcome;
 
 	memset(ending, 0, sizeof(*ending));
@@ -216,6 +228,9 @@ describe_ending(RunEnding *ending, const RunSlot *slot)
 	ending->detail = slot_text(outcome, outcome->detail);
 	ending->hint = slot_text(outcome, outcome->hint);
 	ending->context = slot_text(outcome, outcome->context);
+	if (run->stop_reason && (outcome->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+							 outcome->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN))
+		describe_stop(ending, run->stop_reason);
 }
 
 static bool
@@ -230,7 +245,7 @@ write_ending(Entry *entry, bool to_backlog)
 	Run		   *run = entry->run;
 	RunEnding	ending;
 
-	describe_ending(&ending, clockwork_shmem_slot(run->slot));
+	describe_ending(&ending, run);
 	if (to_backlog)
 	{
 		RunIdentity identity;
@@ -256,16 +271,18 @@ retire_later(int64 jobid)
 static void
 confirm_ending(Run *run)
 {
+	Job		   *job = run->job;
+
 	run->ended = true;
-	if (run->job)
-		clockwork_run_note_outcome(run->job, run->due_time,
-								   clockwork_shmem_slot(run->slot)->outcome.succeeded ?
-								   AFTER_SUCCEEDED : AFTER_FAILED, run->runid, NULL);
-	if (run->job && run->job->problem == NULL && run->job->schedule.kind == SCHEDULE_AT)
-		retire_later(run->jobid);
 	clockwork_run_take_out(run);
-	if (run->job)
-		clockwork_run_promote_waiting(run->job);
+	clockwork_run_set_alarm(run, POLICY_NEVER);
+	if (job)
+	{
+		clockwork_run_policy_ended(run, clockwork_run_policy_outcome(run),
+								   clockwork_shmem_slot(run->slot)->outcome.sqlerrcode);
+		if (job->problem == NULL && job->schedule.kind == SCHEDULE_AT && dlist_is_empty(&job->resting))
+			retire_later(run->jobid);
+	}
 	run->job = NULL;
 }
 
@@ -294,7 +311,7 @@ put_off_ending(Run *run)
 		late->attempt = run->attempt;
 		late->trigger = run->trigger;
 		clockwork_session_begin();
-		describe_ending(&late->ending, clockwork_shmem_slot(run->slot));
+		describe_ending(&late->ending, run);
 		late->ending.message = keep_text(late->ending.message);
 		late->ending.detail = keep_text(late->ending.detail);
 		late->ending.hint = keep_text(late->ending.hint);
@@ -393,15 +410,13 @@ fill_slot(const Run *run, int64 runid, Oid database, Oid role)
 				 errmsg("out of shared memory for the command of job " INT64_FORMAT, run->jobid)));
 }
 
-/* Reserve a slot for the first ready run. */
+/* Reserve a slot for a ready run. */
 static void
-gather_beginning(int slot_index)
+gather_beginning(Run *run, int slot_index)
 {
-	DueEntry   *first = clockwork_due_heap_first(&launcher.ready);
-	Run		   *run = run_of_rank(first);
 	Entry	   *entry;
 
-	clockwork_due_heap_remove(&launcher.ready, &run->rank);
+	clockwork_run_set_alarm(run, POLICY_NEVER);
 	clockwork_shmem_slot(slot_index)->runid = 0;
 	slot_set_state(clockwork_shmem_slot(slot_index), SLOT_CLAIMED);
 	launcher.slot_runs[slot_index] = run;
@@ -434,8 +449,8 @@ write_beginning(Entry *entry, bool to_backlog)
 			clockwork_run_log_finish(run->runid, &obstacle);
 		else if (cron_log_run)
 			entry->runid = clockwork_run_log_insert_ended(&identity, &obstacle);
-		entry->has_failed = true;
 		say_later(entry, run->jobid, "failed", obstacle.message);
+		entry->sqlerrcode = obstacle.sqlerrcode;
 		return;
 	}
 	if (to_backlog)
@@ -476,10 +491,15 @@ confirm_beginning(Entry *entry)
 		slot_set_state(clockwork_shmem_slot(run->slot), SLOT_BEGUN);
 		return;
 	}
-	/* A due time that has had its run is known to the table. */
-	clockwork_run_note_outcome(job, run->due_time,
-							   entry->has_failed ? AFTER_FAILED : AFTER_AWAITED, run->runid, NULL);
 	clockwork_run_release_slot(run);
+	clockwork_run_take_out(run);
+	if (entry->sqlerrcode != 0)
+		clockwork_run_policy_ended(run, POLICY_FAILED, entry->sqlerrcode);
+	else
+	{
+		/* A due time that has had its run is known to the table. */
+		clockwork_run_note_outcome(job, run->due_time, AFTER_AWAITED, run->runid, NULL);
+	}
 	clockwork_run_destroy(run);
 	clockwork_run_promote_waiting(job);
 }
@@ -568,7 +588,7 @@ write_skip(Entry *entry, bool to_backlog)
 	memset(&identity, 0, sizeof(identity));
 	identity.jobid = skip->jobid;
 	identity.due_time = skip->due_time;
-	identity.attempt = 1;
+	identity.attempt = skip->attempt;
 	identity.trigger = skip->trigger;
 	identity.database = skip->database;
 	identity.username = job ?
@@ -683,6 +703,7 @@ static void
 gather_entries(void)
 {
 	dlist_iter	iter;
+	Run		   *run;
 	int			room = RECORDS_PER_PASS;
 	int			slot;
 
@@ -721,15 +742,16 @@ gather_entries(void)
 	}
 
 	take_up_held_runs();
-	while (cron_launch_active_jobs && launcher.ready.count > 0 && (slot = clockwork_run_find_free_slot()) >= 0)
-		gather_beginning(slot);
+	while (cron_launch_active_jobs && (slot = clockwork_run_find_free_slot()) >= 0 &&
+		   (run = clockwork_run_take_ready()) != NULL)
+		gather_beginning(run, slot);
 
 	/* Those ready runs that got no slot wait visibly. */
 	for (size_t i = 1; i <= launcher.ready.count; i++)
 		clockwork_run_must_record(run_of_rank(launcher.ready.entries[i]));
 	dlist_foreach(iter, &launcher.queued_runs)
 	{
-		Run		   *run = dlist_container(Run, unrecorded, iter.cur);
+		run = dlist_container(Run, unrecorded, iter.cur);
 
 		if (run->slot >= 0)
 			continue;			/* it begins in this very pass */
@@ -804,7 +826,10 @@ write_entry(Entry *entry, bool to_backlog)
 			write_problem(entry);
 			break;
 		case ENTRY_RETIRE:
-			clockwork_catalog_deactivate_job(entry->retiree->jobid);
+			if (entry->retiree->pause_reason)
+				clockwork_catalog_pause_job(entry->retiree->jobid, entry->retiree->pause_reason);
+			else
+				clockwork_catalog_deactivate_job(entry->retiree->jobid);
 			break;
 	}
 }
@@ -851,7 +876,7 @@ unwrite_entry(Entry *entry)
 {
 	entry->runid = 0;
 	entry->is_over = false;
-	entry->has_failed = false;
+	entry->sqlerrcode = 0;
 	entry->log_line = NULL;
 	if (entry->kind == ENTRY_BEGIN)
 		clockwork_shmem_free_text(&clockwork_shmem_slot(entry->run->slot)->command);

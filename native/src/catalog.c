@@ -8,6 +8,7 @@
 
 #include "compat.h"
 #include "catalog.h"
+#include "zone.h"
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -28,20 +29,17 @@
 #define JOB_COLUMNS \
 	"jobid, jobname, schedule, command, database, username, timezone, active, priority, " \
 	"schedule_anchor, active_since, " \
-	"CASE WHEN on_overlap OPERATOR(pg_catalog.<>) 'queue' THEN 'on_overlap' " \
-	"     WHEN max_parallel IS NOT NULL THEN 'max_parallel' " \
-	"     WHEN on_missed OPERATOR(pg_catalog.<>) 'skip' THEN 'on_missed' " \
-	"     WHEN start_deadline IS NOT NULL THEN 'start_deadline' " \
-	"     WHEN timeout IS NOT NULL THEN 'timeout' " \
-	"     WHEN max_attempts OPERATOR(pg_catalog.<>) 1 THEN 'max_attempts' " \
-	"     WHEN retry_on IS NOT NULL THEN 'retry_on' " \
-	"     WHEN jitter OPERATOR(pg_catalog.<>) INTERVAL '0' THEN 'jitter' " \
-	"     WHEN starts_at IS NOT NULL THEN 'starts_at' " \
-	"     WHEN ends_at IS NOT NULL THEN 'ends_at' " \
-	"     WHEN pause_after IS NOT NULL THEN 'pause_after' " \
-	"     WHEN settings IS NOT NULL THEN 'settings' " \
+	"CASE WHEN settings IS NOT NULL THEN 'settings' " \
 	"     WHEN history OPERATOR(pg_catalog.<>) 'all' THEN 'history' END, " \
-	"owner, COALESCE(installation OPERATOR(pg_catalog.<>) (SELECT cron.installation()), true)"
+	"owner, COALESCE(installation OPERATOR(pg_catalog.<>) (SELECT cron.installation()), true), " \
+	RULE_COLUMNS
+
+/* What becomes of JobDefinition.rules and .is_paused, from column RULES_BEGIN on. */
+#define RULES_BEGIN 15
+#define RULE_COLUMNS \
+	"on_overlap, max_parallel, on_missed, start_deadline, timeout, max_attempts, retry_delay, " \
+	"pg_catalog.array_to_string(retry_on, ' '), jitter, starts_at, ends_at, pause_after, " \
+	"paused_reason IS NOT NULL"
 
 static char *
 text_column(HeapTuple row, TupleDesc desc, int column)
@@ -50,6 +48,79 @@ text_column(HeapTuple row, TupleDesc desc, int column)
 	Datum		value = SPI_getbinval(row, desc, column, &is_null);
 
 	return is_null ? NULL : TextDatumGetCString(value);
+}
+
+/* A length of time in microseconds: a month has 30 days; 0 for NULL. */
+static int64
+interval_column(HeapTuple row, TupleDesc desc, int column)
+{
+	bool		is_null;
+	Datum		value = SPI_getbinval(row, desc, column, &is_null);
+
+	return is_null ? 0 : clockwork_interval_usec(DatumGetIntervalP(value));
+}
+
+static int
+integer_column(HeapTuple row, TupleDesc desc, int column)
+{
+	bool		is_null;
+	Datum		value = SPI_getbinval(row, desc, column, &is_null);
+
+	return is_null ? 0 : DatumGetInt32(value);
+}
+
+/* A bound of the due times; -infinity and infinity are none. */
+static ScheduleInstant
+bound_column(HeapTuple row, TupleDesc desc, int column, ScheduleInstant none)
+{
+	bool		is_null;
+	Datum		value = SPI_getbinval(row, desc, column, &is_null);
+
+	if (is_null || TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(value)))
+		return none;
+	return clockwork_zone_instant(DatumGetTimestampTz(value));
+}
+
+static PolicyOverlap
+overlap_of(const char *word)
+{
+	if (strcmp(word, "skip") == 0)
+		return POLICY_SKIP;
+	if (strcmp(word, "replace") == 0)
+		return POLICY_REPLACE;
+	return strcmp(word, "parallel") == 0 ? POLICY_PARALLEL : POLICY_QUEUE;
+}
+
+static PolicyMissed
+missed_of(const char *word)
+{
+	if (strcmp(word, "run_once") == 0)
+		return POLICY_MISSED_ONCE;
+	return strcmp(word, "run_all") == 0 ? POLICY_MISSED_ALL : POLICY_MISSED_SKIP;
+}
+
+static void
+show_rules(HeapTuple row, TupleDesc desc, JobDefinition *job)
+{
+	PolicyRules *rules = &job->rules;
+	int			column = RULES_BEGIN;
+	bool		is_null;
+
+	clockwork_policy_defaults(rules);
+	rules->priority = job->priority;
+	rules->on_overlap = overlap_of(text_column(row, desc, column++));
+	rules->max_parallel = integer_column(row, desc, column++);
+	rules->on_missed = missed_of(text_column(row, desc, column++));
+	rules->start_deadline = interval_column(row, desc, column++);
+	rules->timeout = interval_column(row, desc, column++);
+	rules->max_attempts = integer_column(row, desc, column++);
+	rules->retry_delay = interval_column(row, desc, column++);
+	rules->retry_on = text_column(row, desc, column++);
+	rules->jitter = interval_column(row, desc, column++);
+	rules->starts_at = bound_column(row, desc, column++, INT64_MIN);
+	rules->ends_at = bound_column(row, desc, column++, POLICY_NEVER);
+	rules->pause_after = integer_column(row, desc, column++);
+	job->is_paused = DatumGetBool(SPI_getbinval(row, desc, column++, &is_null));
 }
 
 static void
@@ -75,6 +146,7 @@ show_row(HeapTuple row, TupleDesc desc, JobVisitor visit, void *arg)
 	if (is_null)
 		job.owner = InvalidOid;
 	job.held = DatumGetBool(SPI_getbinval(row, desc, 14, &is_null));
+	show_rules(row, desc, &job);
 	visit(&job, arg);
 }
 
@@ -191,6 +263,7 @@ keep_job(const JobDefinition *shown, void *arg)
 	found->job->username = copy_text(shown->username);
 	found->job->timezone = copy_text(shown->timezone);
 	found->job->unsupported = copy_text(shown->unsupported);
+	found->job->rules.retry_on = copy_text(shown->rules.retry_on);
 	MemoryContextSwitchTo(caller);
 }
 
@@ -436,4 +509,21 @@ clockwork_catalog_rename_owner(int64 jobid, Oid owner, const char *username)
 	return SPI_processed == 0 ||
 		DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
 									   1, &is_null)) == owner;
+}
+
+void
+clockwork_catalog_pause_job(int64 jobid, const char *reason)
+{
+	Oid			types[2] = {INT8OID, TEXTOID};
+	Datum		values[2] = {Int64GetDatum(jobid), CStringGetTextDatum(reason)};
+	int			result;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	result = SPI_execute_with_args("UPDATE cron.job SET paused_reason = $2"
+								   " WHERE jobid OPERATOR(pg_catalog.=) $1"
+								   " AND paused_reason IS NULL",
+								   2, types, values, NULL, false, 0);
+	PopActiveSnapshot();
+	if (result != SPI_OK_UPDATE)
+		elog(ERROR, "could not pause job " INT64_FORMAT, jobid);
 }

@@ -71,4 +71,10 @@ extern bool clockwork_catalog_rename_owner(int64 jobid, Oid owner, const char *u
  */
 extern void clockwork_catalog_deactivate_job(int64 jobid);
 
+/*
+ * Pause a job, unless it is paused already.  Called inside an extension
+ * section of the caller's.
+ */
+extern void clockwork_catalog_pause_job(int64 jobid, const char *reason);
+
 #endif							/* CLOCKWORK_CATALOG_H */

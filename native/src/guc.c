@@ -21,6 +21,9 @@ bool		cron_enable_superuser_jobs = true;
 char	   *cron_host = NULL;
 bool		cron_launch_active_jobs = true;
 int			cron_max_running_jobs = 32;
+int			cron_max_running_jobs_per_role = 0;
+int			cron_timeout_grace = 10000;
+int			cron_max_retry_delay = 3600;
 int			cron_log_min_messages = WARNING;
 char	   *cron_timezone = NULL;
 bool		cron_match_dom_and_dow = false;
@@ -148,6 +151,30 @@ clockwork_guc_define(void)
 							cron_use_background_workers ? Min(5, most) : Min(32, most),
 							0, most,
 							PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("cron.max_running_jobs_per_role",
+							"Maximum number of jobs of one role that can run concurrently.",
+							"0 means no limit of its own.",
+							&cron_max_running_jobs_per_role,
+							0, 0, MaxConnections,
+							PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("cron.timeout_grace",
+							"Time that a run has to end after it was canceled, before it is terminated.",
+							NULL,
+							&cron_timeout_grace,
+							10000, 0, 3600 * 1000,
+							PGC_SIGHUP, GUC_SUPERUSER_ONLY | GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("cron.max_retry_delay",
+							"Longest pause between two attempts of a run, at which doubling ends.",
+							"A retry_delay that is longer is kept as it is.",
+							&cron_max_retry_delay,
+							3600, 1, 7 * 24 * 3600,
+							PGC_SIGHUP, GUC_SUPERUSER_ONLY | GUC_UNIT_S,
 							NULL, NULL, NULL);
 
 	DefineCustomEnumVariable("cron.log_min_messages",

@@ -15,6 +15,9 @@ extern bool cron_enable_superuser_jobs;
 extern char *cron_host;
 extern bool cron_launch_active_jobs;
 extern int	cron_max_running_jobs;
+extern int	cron_max_running_jobs_per_role;	/* 0: no limit */
+extern int	cron_timeout_grace; /* milliseconds */
+extern int	cron_max_retry_delay;	/* seconds */
 extern int	cron_log_min_messages;
 extern char *cron_timezone;
 extern bool cron_match_dom_and_dow;

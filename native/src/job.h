@@ -4,6 +4,7 @@
 #ifndef CLOCKWORK_JOB_H
 #define CLOCKWORK_JOB_H
 
+#include "core/policy.h"
 #include "datatype/timestamp.h"
 
 typedef struct JobDefinition
@@ -19,6 +20,8 @@ typedef struct JobDefinition
 	int32		priority;
 	TimestampTz anchor;			/* where an interval's series begins */
 	TimestampTz active_since;	/* no due times before this */
+	bool		is_paused;		/* paused_reason is set */
+	PolicyRules rules;			/* its options */
 	const char *unsupported;	/* an option set to what is not supported yet,
 								 * or NULL */
 	Oid			owner;			/* the role it is pinned to; InvalidOid if there

@@ -101,7 +101,8 @@ copy_definition(Job *job, const JobDefinition *definition)
 								   text_size(definition->database) +
 								   text_size(definition->username) +
 								   text_size(definition->timezone) +
-								   text_size(definition->unsupported) + 1);
+								   text_size(definition->unsupported) +
+								   text_size(definition->rules.retry_on) + 1);
 	job->texts = place;
 	*own = *definition;
 	own->name = put_text(&place, definition->name);
@@ -111,6 +112,7 @@ copy_definition(Job *job, const JobDefinition *definition)
 	own->username = put_text(&place, definition->username);
 	own->timezone = put_text(&place, definition->timezone);
 	own->unsupported = put_text(&place, definition->unsupported);
+	own->rules.retry_on = put_text(&place, definition->rules.retry_on);
 	if (old_texts)
 		pfree(old_texts);
 }
@@ -180,15 +182,18 @@ understand(Job *job)
 	set_problem(job, NULL, NULL);
 }
 
-static TimestampTz
-next_due(Job *job, TimestampTz after)
+TimestampTz
+clockwork_job_next_due(Job *job, TimestampTz after)
 {
+	const PolicyRules *rules = &job->definition.rules;
 	ScheduleZone zone = clockwork_zone_callbacks(job->zone);
+	ScheduleInstant from = clockwork_policy_look_after(rules, clockwork_zone_instant(after));
+	ScheduleInstant due = clockwork_schedule_next(&job->schedule, &zone, cron_match_dom_and_dow,
+												  clockwork_zone_instant(job->anchor), from);
 
-	return clockwork_zone_timestamp(clockwork_schedule_next(&job->schedule, &zone,
-															cron_match_dom_and_dow,
-															clockwork_zone_instant(job->anchor),
-															clockwork_zone_instant(after)));
+	if (due == SCHEDULE_NEVER || !clockwork_policy_in_bounds(rules, due))
+		return DT_NOEND;
+	return clockwork_zone_timestamp(due);
 }
 
 void
@@ -203,24 +208,69 @@ clockwork_job_list_is_due_at(Job *job, TimestampTz at)
 {
 	ScheduleZone zone = clockwork_zone_callbacks(job->zone);
 
-	return job->due.place != 0 && clockwork_job_due(job) <= at &&
+	return job->due.place != 0 && job->due_time <= at &&
+		clockwork_policy_in_bounds(&job->definition.rules, clockwork_zone_instant(at)) &&
 		clockwork_schedule_matches(&job->schedule, &zone, cron_match_dom_and_dow,
 								   clockwork_zone_instant(job->anchor),
 								   clockwork_zone_instant(at));
 }
 
 TimestampTz
-clockwork_job_list_advance(Job *job, TimestampTz after)
+clockwork_job_start_of(Job *job, TimestampTz due)
 {
-	TimestampTz due = DT_NOEND;
+	const PolicyRules *rules = &job->definition.rules;
+	TimestampTz next;
 
-	if (job->definition.active && job->problem == NULL)
-		due = next_due(job, after);
+	if (rules->jitter == 0)
+		return due;
+	next = clockwork_job_next_due(job, due);
+	return due + clockwork_policy_offset(rules, job->jobid, clockwork_zone_instant(due),
+										 next == DT_NOEND ? POLICY_NEVER :
+										 clockwork_zone_instant(next));
+}
+
+bool
+clockwork_job_may_run(const Job *job)
+{
+	return job->definition.active && !job->definition.is_paused && job->problem == NULL;
+}
+
+static void
+set_due(Job *job, TimestampTz due)
+{
+	job->due_time = due;
 	if (due == DT_NOEND)
 		clockwork_due_heap_remove(&due_jobs, &job->due);
 	else
-		clockwork_due_heap_set(&due_jobs, &job->due, due, job->jobid);
-	return due;
+		clockwork_due_heap_set(&due_jobs, &job->due, clockwork_job_start_of(job, due), job->jobid);
+}
+
+void
+clockwork_job_list_advance(Job *job, TimestampTz after)
+{
+	set_due(job, clockwork_job_may_run(job) ? clockwork_job_next_due(job, after) : DT_NOEND);
+}
+
+/* The first due time after `since` whose run is to start after `moment`. */
+static void
+resume(Job *job, TimestampTz moment, TimestampTz since)
+{
+	TimestampTz due = DT_NOEND;
+
+	if (clockwork_job_may_run(job))
+	{
+		due = clockwork_job_next_due(job, Max(moment - job->definition.rules.jitter, since));
+		while (due != DT_NOEND && clockwork_job_start_of(job, due) <= moment)
+			due = clockwork_job_next_due(job, due);
+	}
+	set_due(job, due);
+}
+
+void
+clockwork_job_list_resume(Job *job, TimestampTz moment)
+{
+	/* Active since later than now: the clock was set back since. */
+	resume(job, moment, Min(job->definition.active_since, moment));
 }
 
 Job *
@@ -228,6 +278,7 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from, Timest
 {
 	bool		found;
 	bool		reschedule = true;
+	bool		move = false;
 	Job		   *job = hash_search(jobs, &definition->jobid, HASH_ENTER, &found);
 
 	if (found)
@@ -240,7 +291,13 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from, Timest
 			!same_text(old->unsupported, definition->unsupported) ||
 			old->held != definition->held ||
 			old->anchor != definition->anchor ||
-			old->active != definition->active;
+			old->active != definition->active ||
+			old->is_paused != definition->is_paused;
+		move = old->rules.jitter != definition->rules.jitter ||
+			old->rules.starts_at != definition->rules.starts_at ||
+			old->rules.ends_at != definition->rules.ends_at;
+		if (old->active_since != definition->active_since)
+			job->failures = 0;
 	}
 	else
 	{
@@ -248,6 +305,8 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from, Timest
 		dlist_init(&job->under_way);
 		dlist_init(&job->waiting);
 		dlist_init(&job->awaiting);
+		dlist_init(&job->resting);
+		job->is_unknown = definition->rules.max_attempts > 1 || definition->rules.pause_after > 0;
 	}
 
 	held += (definition->held ? 1 : 0) - (found && job->definition.held ? 1 : 0);
@@ -259,7 +318,7 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from, Timest
 
 		/* What was due and has not been collected yet is still due. */
 		if (job->due.place != 0)
-			after = Min(after, clockwork_job_due(job) - 1);
+			after = Min(after, job->due_time - 1);
 
 		/* Later than now: it was written before the clock was set back. */
 		if (definition->active_since <= now)
@@ -269,9 +328,16 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from, Timest
 
 		/* One instant: it may have passed before the job was committed. */
 		if (job->problem == NULL && job->schedule.kind == SCHEDULE_AT)
-			after = Min(after, definition->active_since);
-		clockwork_job_list_advance(job, after);
+			clockwork_job_list_advance(job, Min(after, definition->active_since));
+		else if (job->due.place != 0)
+			clockwork_job_list_advance(job, after);
+		else
+			resume(job, from, definition->active_since <= now ? definition->active_since : from);
 	}
+	else if (move && job->due.place != 0)
+		clockwork_job_list_advance(job, job->due_time - 1);
+	else if (move)
+		clockwork_job_list_resume(job, from);
 	return job;
 }
 
@@ -280,7 +346,8 @@ clockwork_job_list_remove(Job *job)
 {
 	int64		jobid = job->jobid;
 
-	Assert(dlist_is_empty(&job->under_way) && dlist_is_empty(&job->waiting));
+	Assert(dlist_is_empty(&job->under_way) && dlist_is_empty(&job->waiting) &&
+		   dlist_is_empty(&job->resting));
 	held -= job->definition.held ? 1 : 0;
 	Assert(dlist_is_empty(&job->awaiting) && job->child == NULL && job->known_as == NULL);
 	clockwork_due_heap_remove(&due_jobs, &job->due);
@@ -348,16 +415,10 @@ clockwork_job_list_next_due(void)
 	return entry ? (TimestampTz) entry->key : DT_NOEND;
 }
 
-TimestampTz
-clockwork_job_due(const Job *job)
-{
-	return (TimestampTz) job->due.key;
-}
-
 static void
 recompute_one(Job *job, void *from)
 {
-	clockwork_job_list_advance(job, *(TimestampTz *) from);
+	clockwork_job_list_resume(job, *(TimestampTz *) from);
 }
 
 void
@@ -375,7 +436,7 @@ shift_one(Job *job, void *step)
 		return;
 	job->anchor += shift;
 	if (job->due.place != 0)
-		clockwork_due_heap_set(&due_jobs, &job->due, job->due.key + shift, job->jobid);
+		set_due(job, job->due_time + shift);
 }
 
 void
@@ -388,7 +449,7 @@ static void
 turn_back_one(Job *job, void *now)
 {
 	if (job->problem == NULL && job->schedule.kind == SCHEDULE_CALENDAR)
-		clockwork_job_list_advance(job, *(TimestampTz *) now);
+		clockwork_job_list_resume(job, *(TimestampTz *) now);
 }
 
 void

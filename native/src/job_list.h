@@ -23,7 +23,9 @@ struct ParentName;				/* run_after's */
 typedef struct Job
 {
 	int64		jobid;			/* hash key, must be first */
-	DueEntry	due;			/* in the due heap; its key is a TimestampTz */
+	DueEntry	due;			/* in the due heap; its key is when the run for
+								 * due_time is to start, a TimestampTz */
+	TimestampTz due_time;		/* the next one, if it is in the due heap */
 	JobDefinition definition;	/* its texts are in `texts` */
 	char	   *texts;			/* one allocation */
 	Schedule	schedule;		/* valid if problem is NULL */
@@ -44,6 +46,11 @@ typedef struct Job
 	/* run_after's */
 	struct Child *child;		/* what its @after schedule waits for, or NULL */
 	struct ParentName *known_as;	/* the name others wait for, or NULL */
+	dlist_head	resting;		/* until their next attempt is to begin */
+
+	int			failures;		/* due times in a row whose run failed */
+	bool		is_unknown;		/* what is to follow from its history is not known
+								 * yet: retries, failures */
 } Job;
 
 extern void clockwork_job_list_init(void);
@@ -80,11 +87,11 @@ extern void clockwork_job_list_visit(void (*visit) (Job *job, void *arg), void *
 /* The job that is due first, if it is due by `now`; NULL otherwise. */
 extern Job *clockwork_job_list_first_due(TimestampTz now);
 
-/* When the first job is due; DT_NOEND if none ever is. */
+/* When the first job is to start; DT_NOEND if none ever is. */
 extern TimestampTz clockwork_job_list_next_due(void);
 
-/* The due time of a job that first_due returned. */
-extern TimestampTz clockwork_job_due(const Job *job);
+/* The first due time of a job after the due time `after`; DT_NOEND if none. */
+extern TimestampTz clockwork_job_next_due(Job *job, TimestampTz after);
 
 /*
  * Is `at`, which may have come already, a due time that the job has not been
@@ -99,8 +106,17 @@ extern bool clockwork_job_list_is_due_at(Job *job, TimestampTz at);
 extern void clockwork_job_list_set_outside_problem(Job *job, const char *problem,
 												   const char *detail);
 
-/* Move a job to its first due time after `after`; returns it or DT_NOEND. */
-extern TimestampTz clockwork_job_list_advance(Job *job, TimestampTz after);
+/* When the run for a due time of the job is to start: then, or later by jitter. */
+extern TimestampTz clockwork_job_start_of(Job *job, TimestampTz due);
+
+/* Move a job to its first due time after the due time `after`. */
+extern void clockwork_job_list_advance(Job *job, TimestampTz after);
+
+/* Move a job to its first due time whose run is to start after `moment`. */
+extern void clockwork_job_list_resume(Job *job, TimestampTz moment);
+
+/* May the job run: is it active, not paused, and without a problem? */
+extern bool clockwork_job_may_run(const Job *job);
 
 /* Compute every job's next due time afresh (a setting changed). */
 extern void clockwork_job_list_recompute(TimestampTz from);

@@ -14,8 +14,9 @@
 #include "guc.h"
 #include "job_sync.h"
 #include "run_after.h"
-#include "run_list.h"
+#include "run_policy.h"
 #include "session.h"
+#include "zone.h"
 
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -27,6 +28,7 @@ static TimestampTz started_at;	/* when this process began */
 static TimestampTz load_from;	/* in a first load, due times after this count */
 static int64 orphans_up_to = 0; /* records up to here may be orphans; 0: none */
 static int64 close_orphans_at = 0;	/* monotonic; not before that */
+static int64 rebuild_at = 0;	/* monotonic; not before that; 0: nothing to rebuild */
 
 /* The job's row is gone, or the extension is. */
 static void
@@ -53,6 +55,8 @@ settle_inactive(Job *job)
 {
 	if (!job->definition.active || job->problem)
 		clockwork_run_abandon_all(job, "inactive", "the job was made inactive");
+	else if (job->definition.is_paused)
+		clockwork_run_abandon_all(job, "paused", "the job was paused");
 }
 
 static void
@@ -105,9 +109,10 @@ start_reboot_job(Job *job, void *arg)
 {
 	Run		   *run;
 
-	if (job->problem || !job->definition.active || !dlist_is_empty(&job->under_way) ||
+	if (!clockwork_job_may_run(job) || !dlist_is_empty(&job->under_way) ||
 		job->schedule.kind != SCHEDULE_REBOOT || !cron_launch_active_jobs ||
-		job->definition.active_since > started_at)
+		job->definition.active_since > started_at ||
+		!clockwork_policy_in_bounds(&job->definition.rules, clockwork_zone_instant(launcher.now.wall)))
 		return;
 	run = clockwork_run_create(job, launcher.now.wall, 1, "schedule");
 	clockwork_run_put_under_way(run);
@@ -135,19 +140,13 @@ requeue(const OpenRecord *record)
 	Job		   *job = clockwork_job_list_find(record->jobid);
 	Run		   *run;
 
-	if (job == NULL || !dlist_is_empty(&job->waiting) || job->problem || !job->definition.active)
+	if (job == NULL || !clockwork_job_may_run(job))
 		return false;
-	if (has_run(&job->under_way, record->runid))
+	if (has_run(&job->under_way, record->runid) || has_run(&job->waiting, record->runid))
 		return true;			/* a load that failed took it up */
 	run = clockwork_run_create(job, record->due_time, record->attempt, record->trigger);
 	run->runid = record->runid;
-	if (dlist_is_empty(&job->under_way))
-	{
-		clockwork_run_put_under_way(run);
-		clockwork_run_make_ready(run);
-	}
-	else
-		clockwork_run_put_waiting(run);
+	clockwork_run_line_up(run, false);
 	return true;
 }
 
@@ -198,7 +197,8 @@ was_claimed(int64 runid)
 /*
  * What becomes of a record that is open and has no live run: runs that waited
  * for other jobs, or only for their turn after those, go on even if the server
- * was away; others if only the launcher was.
+ * was away, and so do those of a job that makes up for missed due times; others
+ * if only the launcher was.
  */
 static void
 take_up_record(const OpenRecord *record)
@@ -214,7 +214,8 @@ take_up_record(const OpenRecord *record)
 	if (record->is_starting && !(only_launcher && was_claimed(record->runid)))
 		return;
 	if (record->is_awaiting ? clockwork_after_take_up(record) :
-		(only_launcher || strcmp(record->trigger, "after") == 0) && requeue(record))
+		(only_launcher || strcmp(record->trigger, "after") == 0 ||
+		 (job && job->definition.rules.on_missed != POLICY_MISSED_SKIP)) && requeue(record))
 		return;
 	if (job)
 		clockwork_run_note_outcome(job, record->due_time, AFTER_SKIPPED, record->runid,
@@ -279,6 +280,43 @@ clockwork_job_sync_close_orphans(void)
 	clockwork_session_commit();
 	orphans_up_to = 0;
 	clockwork_after_look_again();
+	rebuild_at = launcher.now.monotonic;
+}
+
+/* So many records at most tell how often a job failed in a row. */
+#define PAST_RUNS_MAX 1000
+
+static void
+rebuild_job(Job *job, void *arg)
+{
+	const PolicyRules *rules = &job->definition.rules;
+	ExtensionSection section;
+	PastRun    *past;
+	int			count;
+
+	if (!job->is_unknown)
+		return;
+	clockwork_extension_enter(&section, ((const ExtensionObjects *) arg)->owner);
+	past = clockwork_run_log_past(job->jobid, job->definition.active_since,
+								  Min(PAST_RUNS_MAX, 1 + rules->pause_after * Min(rules->max_attempts, 10)),
+								  &count);
+	clockwork_extension_leave(&section);
+	clockwork_run_policy_rebuild(job, past, count);
+}
+
+void
+clockwork_job_sync_rebuild(void)
+{
+	ExtensionObjects objects;
+
+	if (rebuild_at == 0 || orphans_up_to != 0 || !clockwork_run_is_time(rebuild_at))
+		return;
+	rebuild_at = clockwork_run_next_try(0); /* should it fail */
+	clockwork_session_begin();
+	if (clockwork_extension_find(&objects) && objects.job == launcher.job_table)
+		clockwork_job_list_visit(rebuild_job, &objects);
+	clockwork_session_commit();
+	rebuild_at = 0;
 }
 
 /*
@@ -299,10 +337,11 @@ reunite_slots(void)
 				(slot_state(clockwork_shmem_slot(i)) == SLOT_ENDED) != ended)
 				continue;
 			job = clockwork_job_list_find(run->jobid);
-			if (job && dlist_is_empty(&job->under_way))
+			if (job && (!ended || dlist_is_empty(&job->under_way)))
 			{
 				run->job = job;
 				clockwork_run_put_under_way(run);
+				clockwork_run_policy_adopted(run);
 			}
 		}
 }

@@ -23,4 +23,10 @@ extern bool clockwork_job_sync_is_loaded(void);
  */
 extern void clockwork_job_sync_close_orphans(void);
 
+/*
+ * After that, find out from the history what is to follow in jobs with retries
+ * or pause_after.  The same in errors.
+ */
+extern void clockwork_job_sync_rebuild(void);
+
 #endif							/* CLOCKWORK_JOB_SYNC_H */

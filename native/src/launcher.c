@@ -8,8 +8,9 @@
  *
  *	 reap		look at the slots: who never came, who has gone (run_list.c)
  *	 sync		read the jobs that changed (job_sync.c)
- *	 collect	turn due times into runs
+ *	 collect	turn due times into runs (run_policy.c)
  *	 settle		turn outcomes of runs into runs of others (run_after.c)
+ *	 look		at runs whose time has come: deadlines, timeouts, retries
  *	 write		what ended and what begins: one transaction (bookkeeping.c)
  *	 launch		ask for workers, now that their beginning is on disk
  *	 catch up	records that the history would not take, move them there
@@ -32,7 +33,7 @@
 #include "job_sync.h"
 #include "launcher.h"
 #include "run_after.h"
-#include "run_list.h"
+#include "run_policy.h"
 #include "session.h"
 #include "shmem.h"
 
@@ -54,10 +55,7 @@
 #define VERSION_CHECK_MS 1000
 
 /* Due times older than this, when noticed, were missed and not merely late. */
-#define MISSED_AFTER_USEC (60 * USECS_PER_SEC)
-
-/* So many missed due times of a job are counted; more are "more". */
-#define MISSED_COUNT_MAX 1000
+#define MISSED_AFTER_USEC POLICY_MISSED_AFTER_USEC
 
 static bool worker_shortage = false;	/* no background worker slot was free */
 static int64 sync_at = 0;		/* monotonic; no sync before it, after an error */
@@ -65,98 +63,6 @@ static int64 settle_at = 0;		/* monotonic; no settling before it, after an error
 static int64 pause_until = 0;	/* monotonic; no pass before it, after an error */
 
 /* ---- collect: due times become runs ---- */
-
-/*
- * The last due time up to `horizon`, where there are too many to walk along:
- * looked for in a stretch before it that grows until it holds one.  `due` is
- * one of them.  The job is then due after the horizon.
- */
-static TimestampTz
-find_latest_due_time(Job *job, TimestampTz due, TimestampTz horizon)
-{
-	TimestampTz latest = DT_NOEND;
-	int64		stretch = USECS_PER_SEC;
-	TimestampTz next;
-
-	while ((next = clockwork_job_list_advance(job, Max(horizon - stretch, due - 1))) > horizon)
-		stretch *= 8;
-	while (next != DT_NOEND && next <= horizon)
-	{
-		latest = next;
-		next = clockwork_job_list_advance(job, next);
-	}
-	return latest;
-}
-
-/*
- * Due times so old that they were missed: the launcher was not there, or the
- * clock was set forward.  They share one record, which stands at the latest of
- * them and counts the others, up to a bound.
- */
-static void
-collect_missed(Job *job, TimestampTz first, TimestampTz horizon)
-{
-	TimestampTz latest = first;
-	TimestampTz due = first;
-	int			others = -1;
-
-	while (due != DT_NOEND && due <= horizon && others < MISSED_COUNT_MAX)
-	{
-		latest = due;
-		others++;
-		due = clockwork_job_list_advance(job, due);
-	}
-	if (due != DT_NOEND && due <= horizon)
-		latest = find_latest_due_time(job, due, horizon);	/* too many to count */
-
-	clockwork_run_skip_due_time(job, latest, 0, "missed",
-								others == 0 ? "the launcher was not there to run it" :
-								psprintf("the launcher was not there to run it, "
-										 "nor %s%d due times before it, from %s on",
-										 others < MISSED_COUNT_MAX ? "" : "more than ",
-										 others, timestamptz_to_str(first)));
-}
-
-/* Does a run of the job wait to start, for another one's end or for a slot? */
-static bool
-is_one_waiting(Job *job)
-{
-	dlist_iter	iter;
-
-	if (!dlist_is_empty(&job->waiting))
-		return true;
-	dlist_foreach(iter, &job->under_way)
-		if (run_of_job(iter.cur)->slot < 0)
-			return true;
-	return false;
-}
-
-/* The rule of "queue": at most one run of a job waits to start. */
-static void
-admit_run(Run *run)
-{
-	Job		   *job = run->job;
-
-	if (is_one_waiting(job))
-	{
-		clockwork_run_skip_due_time(job, run->due_time, run->runid, "overlap",
-									"an earlier run of the job was still waiting to start");
-		clockwork_run_destroy(run);
-		return;
-	}
-	if (!dlist_is_empty(&job->under_way))
-	{
-		clockwork_run_put_waiting(run);
-		clockwork_run_must_record(run);
-	}
-	else
-	{
-		clockwork_run_put_under_way(run);
-		clockwork_run_make_ready(run);
-		if (clockwork_run_find_free_slot() < 0)
-			clockwork_run_must_record(run);
-	}
-}
 
 static void
 collect(void)
@@ -166,17 +72,12 @@ collect(void)
 
 	while ((job = clockwork_job_list_first_due(launcher.now.wall)) != NULL)
 	{
-		TimestampTz due = clockwork_job_due(job);
-
 		if (!cron_launch_active_jobs)
-			clockwork_job_list_advance(job, launcher.now.wall);
-		else if (due <= horizon)
-			collect_missed(job, due, horizon);
+			clockwork_job_list_resume(job, launcher.now.wall);
+		else if (clockwork_job_start_of(job, job->due_time) <= horizon)
+			clockwork_run_policy_missed(job, horizon);
 		else
-		{
-			admit_run(clockwork_run_create(job, due, 1, "schedule"));
-			clockwork_job_list_advance(job, due);
-		}
+			clockwork_run_policy_due(job);
 	}
 }
 
@@ -185,7 +86,7 @@ collect(void)
 static void
 settle(void)
 {
-	clockwork_after_settle(admit_run);
+	clockwork_after_settle(clockwork_run_policy_admit);
 }
 
 /* ---- launch: workers for the runs whose beginning is on disk ---- */
@@ -238,6 +139,7 @@ launch_run(Run *run)
 
 	slot_set_state(slot, SLOT_LAUNCHED);
 	run->launched_at = launcher.now.monotonic;
+	clockwork_run_policy_launched(run);
 	if (!request_worker(run, slot->generation))
 	{
 		(void) slot_swap_state(slot, SLOT_LAUNCHED, SLOT_BEGUN);
@@ -279,6 +181,7 @@ reload_settings(void)
 	ProcessConfigFile(PGC_SIGHUP);
 	clockwork_session_set("log_min_messages", clockwork_guc_log_min_messages());
 	ereport(LOG, (errmsg("pg_clockwork launcher reloaded configuration")));
+	clockwork_run_unpark_all();
 	if (old_match != cron_match_dom_and_dow)
 		clockwork_job_list_recompute(launcher.now.wall);
 }
@@ -323,6 +226,7 @@ advance_cursor(void)
 		cursor = Min(cursor, dlist_container(Run, unrecorded, iter.cur)->due_time - 1);
 	dlist_foreach(iter, &launcher.skips)
 		cursor = Min(cursor, dlist_container(Skip, node, iter.cur)->due_time - 1);
+	cursor = Min(cursor, clockwork_run_earliest_parked(cursor + 1) - 1);
 	launcher.panel->cursor = cursor;
 }
 
@@ -420,6 +324,7 @@ pass(void)
 		sync_at = clockwork_run_next_try(0);
 	}
 	(void) guarded(clockwork_job_sync_close_orphans);
+	(void) guarded(clockwork_job_sync_rebuild);
 	if (clockwork_job_sync_is_loaded())
 	{
 		(void) guarded(clockwork_job_identity_follow);
@@ -427,6 +332,7 @@ pass(void)
 		if (settle_at <= launcher.now.monotonic && !guarded(settle))
 			settle_at = clockwork_run_next_try(0);
 	}
+	clockwork_run_policy_look();
 	clockwork_bookkeeping_write();
 	launch();
 	(void) guarded(clockwork_backlog_catch_up);
@@ -456,6 +362,7 @@ time_to_sleep(void)
 {
 	ClockReading current = clockwork_clock_read();
 	TimestampTz next = clockwork_job_list_next_due();
+	DueEntry   *alarm = clockwork_due_heap_first(&launcher.alarms);
 	int64		latest = clockwork_session_last_transaction() + MAX_SLEEP_MS * 1000L;
 	long		sleep = ms_until(latest, current.monotonic);
 
@@ -463,6 +370,8 @@ time_to_sleep(void)
 		return ms_until(pause_until, current.monotonic);
 	if (next != DT_NOEND && next - current.wall < MAX_SLEEP_MS * 1000L)
 		sleep = Min(sleep, ms_until(next, current.wall));
+	if (alarm)
+		sleep = Min(sleep, ms_until(alarm->key, current.monotonic));
 	if (launcher.retry_at != 0)
 		sleep = Min(sleep, ms_until(launcher.retry_at, current.monotonic));
 	if (launcher.must_load)

@@ -10,6 +10,7 @@
 #include "run_list.h"
 
 #include "mb/pg_wchar.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -17,17 +18,36 @@
  * cannot ask the postmaster because a former launcher requested it. */
 #define ADOPTED_START_MS 10000
 
-/* A point of priority is worth this much waiting, so that nothing starves. */
-#define PRIORITY_USEC (60 * USECS_PER_SEC)
-
 Launcher	launcher;
 
 static int64 run_sequence = 0;	/* counts runs, for those of equal rank */
+static HTAB *shares = NULL;		/* RoleShares; they stay until the launcher ends */
 
 static void *
 resize_heap(void *old, size_t bytes)
 {
 	return old ? repalloc_huge(old, bytes) : MemoryContextAllocHuge(launcher.run_context, bytes);
+}
+
+PolicyLimits
+clockwork_run_limits(void)
+{
+	PolicyLimits limits;
+
+	limits.max_running = launcher.panel->nslots;
+	limits.max_running_per_role = cron_max_running_jobs_per_role;
+	limits.grace = (int64) cron_timeout_grace * 1000;
+	limits.max_retry_delay = (int64) cron_max_retry_delay * USECS_PER_SEC;
+	return limits;
+}
+
+int64
+clockwork_run_deadline(const Job *job, TimestampTz start)
+{
+	int64		deadline = clockwork_policy_deadline(&job->definition.rules, start);
+
+	return deadline == POLICY_NEVER ? POLICY_NEVER :
+		launcher.now.monotonic + (deadline - launcher.now.wall);
 }
 
 Run *
@@ -42,23 +62,74 @@ clockwork_run_create(Job *job, TimestampTz due_time, int32 attempt, const char *
 	run->trigger = trigger;
 	run->slot = -1;
 	run->sequence = run_sequence++;
+	run->start = job->schedule.kind == SCHEDULE_REBOOT || job->schedule.kind == SCHEDULE_AFTER ?
+		due_time : clockwork_job_start_of(job, due_time);
+
+	/* What follows from other jobs is late when they are: see run_policy_admit. */
+	run->deadline = attempt > 1 || job->schedule.kind == SCHEDULE_AFTER ?
+		POLICY_NEVER : clockwork_run_deadline(job, run->start);
+	run->stopped_at = POLICY_NEVER;
+	run->terminated_at = POLICY_NEVER;
+	clockwork_run_set_alarm(run, run->deadline);
 	return run;
+}
+
+static void
+put(Run *run, dlist_head *list, RunPlace place)
+{
+	clockwork_run_take_out(run);
+	dlist_push_tail(list, &run->of_job);
+	run->place = place;
 }
 
 void
 clockwork_run_put_under_way(Run *run)
 {
-	clockwork_run_take_out(run);
-	dlist_push_tail(&run->job->under_way, &run->of_job);
-	run->place = RUN_UNDER_WAY;
+	put(run, &run->job->under_way, RUN_UNDER_WAY);
 }
 
 void
 clockwork_run_put_waiting(Run *run)
 {
-	clockwork_run_take_out(run);
-	dlist_push_tail(&run->job->waiting, &run->of_job);
-	run->place = RUN_WAITING;
+	put(run, &run->job->waiting, RUN_WAITING);
+}
+
+void
+clockwork_run_put_resting(Run *run)
+{
+	put(run, &run->job->resting, RUN_RESTING);
+}
+
+/* May one more run of the job be under way? */
+static bool
+has_room(Job *job)
+{
+	PolicyLimits limits = clockwork_run_limits();
+	int			room = clockwork_policy_width(&job->definition.rules, &limits);
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &job->under_way)
+		room--;
+	return room > 0;
+}
+
+void
+clockwork_run_line_up(Run *run, bool is_urgent)
+{
+	Job		   *job = run->job;
+
+	if (has_room(job) && (is_urgent || dlist_is_empty(&job->waiting)))
+	{
+		clockwork_run_put_under_way(run);
+		clockwork_run_make_ready(run);
+		if (clockwork_run_find_free_slot() < 0)
+			clockwork_run_must_record(run);
+		return;
+	}
+	clockwork_run_put_waiting(run);
+	if (is_urgent)
+		dlist_move_head(&job->waiting, &run->of_job);
+	clockwork_run_must_record(run);
 }
 
 void
@@ -77,12 +148,27 @@ clockwork_run_take_out(Run *run)
 	run->place = RUN_APART;
 }
 
+/* It is neither ready nor parked any more. */
+static void
+unrank(Run *run)
+{
+	if (run->is_parked)
+	{
+		clockwork_due_heap_remove(&run->share->parked, &run->rank);
+		run->is_parked = false;
+		run->share = NULL;
+	}
+	else
+		clockwork_due_heap_remove(&launcher.ready, &run->rank);
+}
+
 void
 clockwork_run_destroy(Run *run)
 {
 	Assert(run->slot < 0);
 	clockwork_run_take_out(run);
-	clockwork_due_heap_remove(&launcher.ready, &run->rank);
+	unrank(run);
+	clockwork_due_heap_remove(&launcher.alarms, &run->alarm);
 	if (run->is_unrecorded || run->is_held)
 		dlist_delete(&run->unrecorded);
 	if (run->handle)
@@ -98,8 +184,9 @@ clockwork_run_destroy(Run *run)
 void
 clockwork_run_make_ready(Run *run)
 {
-	int64		rank = run->due_time - run->job->definition.priority * PRIORITY_USEC;
+	int64		rank = clockwork_policy_rank(&run->job->definition.rules, run->start);
 
+	unrank(run);
 	clockwork_due_heap_set(&launcher.ready, &run->rank, rank, run->sequence);
 }
 
@@ -112,6 +199,46 @@ clockwork_run_must_record(Run *run)
 		return;
 	dlist_push_tail(&launcher.queued_runs, &run->unrecorded);
 	run->is_unrecorded = true;
+}
+
+static RoleShare *
+find_share(Oid role)
+{
+	bool		found;
+	RoleShare  *share = hash_search(shares, &role, HASH_ENTER, &found);
+
+	if (!found)
+	{
+		share->running = 0;
+		clockwork_due_heap_init(&share->parked, resize_heap);
+	}
+	return share;
+}
+
+Run *
+clockwork_run_take_ready(void)
+{
+	PolicyLimits limits = clockwork_run_limits();
+	DueEntry   *first;
+
+	while ((first = clockwork_due_heap_first(&launcher.ready)) != NULL)
+	{
+		Run		   *run = run_of_rank(first);
+		RoleShare  *share = find_share(run->job->definition.owner);
+
+		clockwork_due_heap_remove(&launcher.ready, first);
+		run->share = share;
+		/* Whoever asks has a free slot: only the role's cap is in question. */
+		if (clockwork_policy_may_start(&limits, 0, share->running))
+		{
+			share->running++;
+			return run;
+		}
+		clockwork_due_heap_set(&share->parked, first, first->key, first->tie);
+		run->is_parked = true;
+		clockwork_run_must_record(run);
+	}
+	return NULL;
 }
 
 static Run *
@@ -132,6 +259,8 @@ clockwork_run_find(Job *job, TimestampTz due_time)
 
 	if (run == NULL)
 		run = find_in(&job->waiting, due_time);
+	if (run == NULL)
+		run = find_in(&job->resting, due_time);
 	if (run == NULL)
 		run = find_in(&job->awaiting, due_time);
 	return run;
@@ -156,13 +285,77 @@ clockwork_run_note_outcome(const Job *job, TimestampTz due_time, AfterOutcome ou
 
 /* The due time gets no run: say why.  Takes over the record if there is one. */
 void
-clockwork_run_skip_due_time(const Job *job, TimestampTz due_time, int64 runid, const char *reason, const char *message)
+clockwork_run_count_adopted(Run *run)
+{
+	if (run->share)
+		return;
+	run->share = find_share(run->job->definition.owner);
+	run->share->running++;
+}
+
+void
+clockwork_run_unpark_all(void)
+{
+	HASH_SEQ_STATUS status;
+	RoleShare  *share;
+	DueEntry   *first;
+
+	hash_seq_init(&status, shares);
+	while ((share = hash_seq_search(&status)) != NULL)
+		while ((first = clockwork_due_heap_first(&share->parked)) != NULL)
+			clockwork_run_make_ready(run_of_rank(first));
+}
+
+TimestampTz
+clockwork_run_earliest_parked(TimestampTz bound)
+{
+	HASH_SEQ_STATUS status;
+	RoleShare  *share;
+
+	hash_seq_init(&status, shares);
+	while ((share = hash_seq_search(&status)) != NULL)
+		for (size_t i = 1; i <= share->parked.count; i++)
+		{
+			Run		   *run = run_of_rank(share->parked.entries[i]);
+
+			if (run->runid == 0)
+				bound = Min(bound, run->due_time);
+		}
+	return bound;
+}
+
+/* A slot of the role is free: the first of those it held back may have it. */
+static void
+give_up_share(Run *run)
+{
+	RoleShare  *share = run->share;
+	DueEntry   *first;
+
+	run->share = NULL;
+	if (share == NULL)
+		return;
+	share->running--;
+	first = clockwork_due_heap_first(&share->parked);
+	if (first)
+		clockwork_run_make_ready(run_of_rank(first));
+}
+
+void
+clockwork_run_set_alarm(Run *run, int64 at)
+{
+	if (at == POLICY_NEVER)
+		clockwork_due_heap_remove(&launcher.alarms, &run->alarm);
+	else
+		clockwork_due_heap_set(&launcher.alarms, &run->alarm, at, run->sequence);
+}
+
+static Skip *
+add_skip(const Job *job, TimestampTz due_time, int64 runid, const char *reason, const char *message)
 {
 	Skip	   *skip;
 
-	clockwork_run_note_outcome(job, due_time, AFTER_SKIPPED, runid, reason);
 	if (!cron_log_run)
-		return;
+		return NULL;
 	skip = MemoryContextAllocZero(launcher.run_context, sizeof(Skip));
 	skip->runid = runid;
 	skip->jobid = job->jobid;
@@ -171,23 +364,46 @@ clockwork_run_skip_due_time(const Job *job, TimestampTz due_time, int64 runid, c
 	skip->message = MemoryContextStrdup(launcher.run_context, message);
 	skip->database = MemoryContextStrdup(launcher.run_context, job->definition.database);
 	skip->username = MemoryContextStrdup(launcher.run_context, job->definition.username);
+	skip->attempt = 1;
+	skip->trigger = job->schedule.kind == SCHEDULE_AFTER ? "after" : "schedule";
 
 	/*
 	 * What follows from other jobs is written before what it follows from: a
 	 * crash in between must not leave the cause alone.
 	 */
-	skip->trigger = job->schedule.kind == SCHEDULE_AFTER ? "after" : "schedule";
 	if (job->schedule.kind == SCHEDULE_AFTER)
 		dlist_push_head(&launcher.skips, &skip->node);
 	else
 		dlist_push_tail(&launcher.skips, &skip->node);
+	return skip;
 }
 
-/* A run that holds no slot, and so has its job, will not start after all. */
-static void
-abandon_run(Run *run, const char *reason, const char *message)
+/* The due time gets no run: say why.  Takes over the record if there is one. */
+void
+clockwork_run_skip_due_time(const Job *job, TimestampTz due_time, int64 runid, const char *reason, const char *message)
 {
-	clockwork_run_skip_due_time(run->job, run->due_time, run->runid, reason, message);
+	clockwork_run_note_outcome(job, due_time, AFTER_SKIPPED, runid, reason);
+	(void) add_skip(job, due_time, runid, reason, message);
+}
+
+void
+clockwork_run_skip(Run *run, const char *reason, const char *message)
+{
+	/* Of a later attempt that does not come, the first one's end is what is left. */
+	clockwork_run_note_outcome(run->job, run->due_time,
+							   run->attempt > 1 ? AFTER_FAILED : AFTER_SKIPPED, run->runid, reason);
+
+	/* A later attempt that nobody has seen leaves no record: the first one's says it all. */
+	if (run->attempt == 1 || run->runid != 0)
+	{
+		Skip	   *skip = add_skip(run->job, run->due_time, run->runid, reason, message);
+
+		if (skip)
+		{
+			skip->attempt = run->attempt;
+			skip->trigger = run->trigger;
+		}
+	}
 	clockwork_run_destroy(run);
 }
 
@@ -198,9 +414,11 @@ clockwork_run_abandon_all(Job *job, const char *reason, const char *message)
 	dlist_mutable_iter iter;
 
 	dlist_foreach_modify(iter, &job->awaiting)
-		abandon_run(run_of_job(iter.cur), reason, message);
+		clockwork_run_skip(run_of_job(iter.cur), reason, message);
+	dlist_foreach_modify(iter, &job->resting)
+		clockwork_run_skip(run_of_job(iter.cur), reason, message);
 	dlist_foreach_modify(iter, &job->waiting)
-		abandon_run(run_of_job(iter.cur), reason, message);
+		clockwork_run_skip(run_of_job(iter.cur), reason, message);
 	dlist_foreach_modify(iter, &job->under_way)
 	{
 		Run		   *run = run_of_job(iter.cur);
@@ -209,20 +427,20 @@ clockwork_run_abandon_all(Job *job, const char *reason, const char *message)
 		if (run->slot >= 0 && slot_state(clockwork_shmem_slot(run->slot)) == SLOT_BEGUN)
 			clockwork_run_release_slot(run);
 		if (run->slot < 0)
-			abandon_run(run, reason, message);
+			clockwork_run_skip(run, reason, message);
 	}
 }
 
 void
 clockwork_run_promote_waiting(Job *job)
 {
-	Run		   *next;
+	while (!dlist_is_empty(&job->waiting) && has_room(job))
+	{
+		Run		   *next = run_of_job(dlist_head_node(&job->waiting));
 
-	if (!dlist_is_empty(&job->under_way) || dlist_is_empty(&job->waiting))
-		return;
-	next = run_of_job(dlist_head_node(&job->waiting));
-	clockwork_run_put_under_way(next);
-	clockwork_run_make_ready(next);
+		clockwork_run_put_under_way(next);
+		clockwork_run_make_ready(next);
+	}
 }
 
 /* Give the slot back; the run is forgotten. */
@@ -239,6 +457,7 @@ clockwork_run_release_slot(Run *run)
 	slot_set_state(slot, SLOT_FREE);
 	launcher.slot_runs[run->slot] = NULL;
 	run->slot = -1;
+	give_up_share(run);
 }
 
 int
@@ -299,6 +518,8 @@ void
 clockwork_run_free_retiree(Retiree *retiree)
 {
 	dlist_delete(&retiree->node);
+	if (retiree->pause_reason)
+		pfree(retiree->pause_reason);
 	pfree(retiree);
 }
 
@@ -385,9 +606,14 @@ adopt_slots(void)
 		run->jobid = slot->jobid;
 		run->due_time = slot->due_time;
 		run->attempt = slot->attempt;
-		run->trigger = "schedule";
+		run->start = slot->due_time;
+		run->trigger = slot->attempt > 1 ? "retry" : "schedule";
 		run->slot = i;
 		run->launched_at = launcher.now.monotonic;
+		if (slot->start_time != 0)
+			run->launched_at -= Max(launcher.now.wall - slot->start_time, 0);
+		run->stopped_at = POLICY_NEVER;
+		run->terminated_at = POLICY_NEVER;
 		launcher.slot_runs[i] = run;
 		if (state == SLOT_CLAIMED)
 		{
@@ -403,6 +629,8 @@ adopt_slots(void)
 void
 clockwork_run_list_init(void)
 {
+	HASHCTL		control;
+
 	launcher.run_context = AllocSetContextCreate(TopMemoryContext, "pg_clockwork runs",
 												 ALLOCSET_DEFAULT_SIZES);
 	launcher.slot_runs = MemoryContextAllocZero(launcher.run_context,
@@ -410,6 +638,12 @@ clockwork_run_list_init(void)
 	launcher.claimed = MemoryContextAllocZero(launcher.run_context,
 											  sizeof(int64) * launcher.panel->nslots);
 	clockwork_due_heap_init(&launcher.ready, resize_heap);
+	clockwork_due_heap_init(&launcher.alarms, resize_heap);
+	control.keysize = sizeof(Oid);
+	control.entrysize = sizeof(RoleShare);
+	control.hcxt = launcher.run_context;
+	shares = hash_create("pg_clockwork role shares", 16, &control,
+						 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	dlist_init(&launcher.queued_runs);
 	dlist_init(&launcher.held_runs);
 	dlist_init(&launcher.skips);

@@ -1,9 +1,10 @@
 /*
  * The runs as the launcher knows them: from the due time to the final record.
  *
- * A due time becomes a Run, in one of two lists of its job: it is under way
- * (it stands in the ready heap until it gets a slot, and then holds that), or
- * it waits until one that is under way has ended.  Everything here is the
+ * A due time becomes a Run, in one of three lists of its job: it is under way
+ * (it stands in the ready heap until it gets a slot, and then holds that), it
+ * waits until one that is under way has ended, or it rests until its next
+ * attempt is to begin.  Everything here is the
  * launcher's private memory; what must outlive it is in the slots and in the
  * tables.
  */
@@ -33,7 +34,8 @@ typedef enum RunPlace
 	RUN_APART,					/* none: it has ended, or its job is gone */
 	RUN_UNDER_WAY,
 	RUN_WAITING,
-	RUN_AWAITING				/* runs of other jobs: see run_after.h */
+	RUN_AWAITING,				/* runs of other jobs: see run_after.h */
+	RUN_RESTING
 } RunPlace;
 
 /* What became of a due time in a job that others may wait for. */
@@ -56,10 +58,20 @@ typedef struct Awaited
 	char		reason[32];		/* of a parent that was skipped */
 } Awaited;
 
+/* What a role has of the slots. */
+typedef struct RoleShare
+{
+	Oid			role;			/* hash key, must be first */
+	int			running;		/* slots held by runs of the role */
+	DueHeap		parked;			/* ready runs that the role's cap holds back */
+} RoleShare;
+
 /* One execution on its way from its due time to its final record. */
 typedef struct Run
 {
-	DueEntry	rank;			/* in the ready heap, while it waits for a slot */
+	DueEntry	rank;			/* in the ready heap, or parked, while it waits for
+								 * a slot */
+	DueEntry	alarm;			/* in the launcher's alarms: monotonic */
 	dlist_node	unrecorded;		/* in queued_runs or held_runs */
 	bool		is_unrecorded;	/* is it in queued_runs? */
 	int64		runid;			/* 0: no record yet */
@@ -73,9 +85,13 @@ typedef struct Run
 	dlist_node	undecided;
 	bool		shown_awaiting; /* its record still says that it awaits parents */
 	TimestampTz due_time;
+	TimestampTz start;			/* when it should start: due_time and jitter */
+	int64		deadline;		/* monotonic; not to start after it */
 	int32		attempt;
 	const char *trigger;
 	int64		sequence;		/* order of creation */
+	RoleShare  *share;			/* where it is parked, or counts as running */
+	bool		is_parked;
 
 	/* While it holds a slot */
 	int			slot;			/* -1: none */
@@ -83,6 +99,10 @@ typedef struct Run
 	int64		launched_at;	/* monotonic */
 	bool		shown_running;
 	bool		ended;			/* its end is recorded; the process may linger */
+	int64		timeout;		/* 0: none */
+	const char *stop_reason;	/* why it was told to stop, a constant; or NULL */
+	int64		stopped_at;		/* monotonic; when it was told to stop */
+	int64		terminated_at;	/* monotonic; the last time; or POLICY_NEVER */
 
 	/* While its beginning could not be recorded */
 	bool		is_unrecordable;	/* not as queued */
@@ -98,6 +118,7 @@ typedef struct Skip
 	int64		runid;			/* 0: no record yet */
 	int64		jobid;
 	TimestampTz due_time;
+	int32		attempt;
 	const char *trigger;		/* a constant */
 	const char *reason;
 	char	   *message;
@@ -121,11 +142,12 @@ typedef struct Late
 	int64		retry_at;		/* monotonic */
 } Late;
 
-/* A job that has had its one run, and is to be made inactive. */
+/* A job that is to be paused; or to be made inactive after its one run. */
 typedef struct Retiree
 {
 	dlist_node	node;
 	int64		jobid;
+	char	   *pause_reason;	/* NULL: make it inactive */
 	int			tries;
 	int64		retry_at;		/* monotonic */
 } Retiree;
@@ -140,6 +162,7 @@ typedef struct Launcher
 	MemoryContext pass_context; /* reset after every pass */
 
 	DueHeap		ready;			/* runs that could start, were there a slot */
+	DueHeap		alarms;			/* runs to be looked at when it is time */
 	Run		  **slot_runs;		/* by slot number; NULL: free */
 	dlist_head	queued_runs;	/* runs to be recorded as queued */
 	dlist_head	held_runs;		/* runs whose beginning could not be recorded */
@@ -165,6 +188,15 @@ extern Launcher launcher;
 /* Prepare the lists and take over the slots a former launcher left in use. */
 extern void clockwork_run_list_init(void);
 
+/* What holds for all jobs, as the settings have it now. */
+extern PolicyLimits clockwork_run_limits(void);
+
+/*
+ * The last moment (monotonic) at which a run of the job that should start at
+ * `start` may do so; POLICY_NEVER if there is none.
+ */
+extern int64 clockwork_run_deadline(const Job *job, TimestampTz start);
+
 /* A new run of a job, in none of its lists yet.  `trigger` is a constant. */
 extern Run *clockwork_run_create(Job *job, TimestampTz due_time, int32 attempt,
 								 const char *trigger);
@@ -173,6 +205,13 @@ extern Run *clockwork_run_create(Job *job, TimestampTz due_time, int32 attempt,
 extern void clockwork_run_put_under_way(Run *run);
 extern void clockwork_run_put_waiting(Run *run);
 extern void clockwork_run_put_awaiting(Run *run);
+extern void clockwork_run_put_resting(Run *run);
+
+/*
+ * It goes under way and is ready if its job has room for it and nothing waits;
+ * else it waits, last in line, or first with `is_urgent`.
+ */
+extern void clockwork_run_line_up(Run *run, bool is_urgent);
 
 /* It leaves the list of its job, but still belongs to the job. */
 extern void clockwork_run_take_out(Run *run);
@@ -196,6 +235,8 @@ extern void clockwork_run_note_outcome(const Job *job, TimestampTz due_time, Aft
 
 /* A run of the job for that due time that is not over; NULL if there is none. */
 extern Run *clockwork_run_find(Job *job, TimestampTz due_time);
+/* This run, which holds no slot, will not start: say why and forget it. */
+extern void clockwork_run_skip(Run *run, const char *reason, const char *message);
 
 /* The due time gets no run: say why.  Takes over the record if there is one. */
 extern void clockwork_run_skip_due_time(const Job *job, TimestampTz due_time, int64 runid,
@@ -204,8 +245,26 @@ extern void clockwork_run_skip_due_time(const Job *job, TimestampTz due_time, in
 /* The runs of a job that have no worker yet will not start. */
 extern void clockwork_run_abandon_all(Job *job, const char *reason, const char *message);
 
-/* A run of the job is over: the one that waited for that, if any, is next. */
+/* A run of the job is over: those that waited for that, if any, are next. */
 extern void clockwork_run_promote_waiting(Job *job);
+
+/*
+ * The first ready run whose role may have one more, taken out of the heap; NULL
+ * if there is none.  It counts as running.
+ */
+extern Run *clockwork_run_take_ready(void);
+
+/* A run adopted from a former launcher counts for its role. */
+extern void clockwork_run_count_adopted(Run *run);
+
+/* The cap per role may have changed: all parked runs are ready again. */
+extern void clockwork_run_unpark_all(void);
+
+/* The earliest due time that only parked runs without a record know of. */
+extern TimestampTz clockwork_run_earliest_parked(TimestampTz bound);
+
+/* Look at the run again at `at` (monotonic); POLICY_NEVER: not. */
+extern void clockwork_run_set_alarm(Run *run, int64 at);
 
 /* Give the run's slot back. */
 extern void clockwork_run_release_slot(Run *run);
@@ -239,6 +298,12 @@ static inline Run *
 run_of_job(dlist_node *node)
 {
 	return dlist_container(Run, of_job, node);
+}
+
+static inline Run *
+run_of_alarm(DueEntry *entry)
+{
+	return (Run *) ((char *) entry - offsetof(Run, alarm));
 }
 
 static inline Run *

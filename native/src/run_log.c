@@ -590,6 +590,63 @@ clockwork_run_log_open_records(int *count)
 	"  ('{queued,starting,running,connecting,sending}'::pg_catalog.text[])" \
 	" AND runid OPERATOR(pg_catalog.<>) ALL ($1) AND runid OPERATOR(pg_catalog.<=) $3"
 
+static char *
+keep_column(HeapTuple row, TupleDesc desc, int column)
+{
+	bool		is_null;
+	Datum		value = SPI_getbinval(row, desc, column, &is_null);
+	char	   *shown;
+	char	   *kept;
+
+	if (is_null)
+		return NULL;
+	shown = TextDatumGetCString(value);
+	kept = SPI_palloc(strlen(shown) + 1);
+	strcpy(kept, shown);
+	return kept;
+}
+
+PastRun *
+clockwork_run_log_past(int64 jobid, TimestampTz since, int most, int *count)
+{
+	static Statement statement = {
+		"SELECT due_time, attempt, trigger, status OPERATOR(pg_catalog.=) 'succeeded', reason, sqlstate,"
+		" COALESCE(end_time, due_time)"
+		" FROM cron.job_run_details"
+		" WHERE jobid OPERATOR(pg_catalog.=) $1 AND due_time OPERATOR(pg_catalog.>) $2"
+		" AND attempt IS NOT NULL"
+		" AND status OPERATOR(pg_catalog.=) ANY ('{succeeded,failed}'::pg_catalog.text[])"
+		" ORDER BY jobid DESC, due_time DESC, attempt DESC LIMIT $3",
+		3, {INT8OID, TIMESTAMPTZOID, INT4OID}, NULL
+	};
+	Parameters	parameters = {0};
+	PastRun    *past;
+
+	add_int8(&parameters, jobid, false);
+	add(&parameters, false, TimestampTzGetDatum(since));
+	add_int4(&parameters, most, false);
+	execute(&statement, &parameters);
+	*count = (int) SPI_processed;
+	past = SPI_palloc(sizeof(PastRun) * Max(*count, 1));
+	for (int i = 0; i < *count; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		is_null;
+		Datum		trigger = SPI_getbinval(row, desc, 3, &is_null);
+
+		past[i].trigger = trigger_word(is_null ? NULL : TextDatumGetCString(trigger));
+		past[i].due_time = DatumGetTimestampTz(SPI_getbinval(row, desc, 1, &is_null));
+		past[i].attempt = DatumGetInt32(SPI_getbinval(row, desc, 2, &is_null));
+		past[i].succeeded = DatumGetBool(SPI_getbinval(row, desc, 4, &is_null));
+		past[i].reason = keep_column(row, desc, 5);
+		past[i].sqlstate = keep_column(row, desc, 6);
+		past[i].end_time = DatumGetTimestampTz(SPI_getbinval(row, desc, 7, &is_null));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return past;
+}
+
 uint64
 clockwork_run_log_close_orphans(const int64 *live, int count, int64 newest, const char *message)
 {

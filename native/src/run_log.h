@@ -59,6 +59,26 @@ typedef struct OpenRecord
 	bool		is_awaiting;	/* queued until runs of other jobs have ended */
 } OpenRecord;
 
+/* An attempt of a job that has ended. */
+typedef struct PastRun
+{
+	TimestampTz due_time;
+	int32		attempt;
+	const char *trigger;		/* a constant */
+	bool		succeeded;		/* else it failed */
+	const char *reason;			/* NULL if it has none */
+	const char *sqlstate;		/* likewise */
+	TimestampTz end_time;
+} PastRun;
+
+/*
+ * The newest attempts of a job at due times after `since` that have ended and
+ * were no mere skips, at most `most` of them, newest due time first, then
+ * latest attempt first; in the memory context that was current before the
+ * section.
+ */
+extern PastRun *clockwork_run_log_past(int64 jobid, TimestampTz since, int most, int *count);
+
 /*
  * Insert a record with that status ("queued" or "starting").  Returns its
  * runid, or 0 if this due time and attempt has its record already.

@@ -54,6 +54,7 @@ typedef struct SlotOutcome
 	bool		succeeded;
 	int			elevel;			/* ERROR, FATAL ...; 0 if succeeded */
 	int			sqlerrcode;		/* 0 if succeeded */
+	bool		is_cancel;		/* somebody asked for it to end */
 	CommandTag	tag;			/* of the last statement; CMDTAG_UNKNOWN if none */
 	uint64		rows;			/* of the last statement */
 	bool		has_rows;		/* that statement counts rows */

@@ -89,6 +89,11 @@ describe_error(SlotOutcome *outcome, const ErrorData *error)
 	memset(outcome, 0, sizeof(*outcome));
 	outcome->elevel = error->elevel;
 	outcome->sqlerrcode = error->sqlerrcode;
+
+	/* statement_timeout and its like have the same SQLSTATE, but are errors. */
+	outcome->is_cancel = error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
+		(error->sqlerrcode == ERRCODE_QUERY_CANCELED && error->message_id &&
+		 strcmp(error->message_id, "canceling statement due to user request") == 0);
 	outcome->tag = CMDTAG_UNKNOWN;
 	outcome->encoding = GetDatabaseEncoding();
 	outcome->message = keep_error_text(error->message);

@@ -6,6 +6,7 @@
 #include "guc.h"
 #include "zone.h"
 
+#include "common/int.h"
 #include "utils/timestamp.h"
 
 #define EPOCH_SHIFT_USEC \
@@ -76,4 +77,17 @@ clockwork_zone_timestamp(ScheduleInstant instant)
 	if (instant == SCHEDULE_NEVER)
 		return DT_NOEND;
 	return (TimestampTz) (instant - EPOCH_SHIFT_USEC);
+}
+
+int64
+clockwork_interval_usec(const Interval *interval)
+{
+	int64		days = (int64) interval->month * DAYS_PER_MONTH + interval->day;
+	int64		usec;
+
+	if (pg_mul_s64_overflow(days, USECS_PER_DAY, &usec))
+		return days < 0 ? PG_INT64_MIN : PG_INT64_MAX;
+	if (pg_add_s64_overflow(usec, interval->time, &usec))
+		return interval->time < 0 ? PG_INT64_MIN : PG_INT64_MAX;
+	return usec;
 }

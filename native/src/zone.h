@@ -22,4 +22,7 @@ extern ScheduleZone clockwork_zone_callbacks(pg_tz *zone);
 extern ScheduleInstant clockwork_zone_instant(TimestampTz timestamp);
 extern TimestampTz clockwork_zone_timestamp(ScheduleInstant instant);
 
+/* The length of an interval in microseconds, within int64: a month has 30 days. */
+extern int64 clockwork_interval_usec(const Interval *interval);
+
 #endif							/* CLOCKWORK_ZONE_H */

@@ -226,6 +226,10 @@ def test_the_triggers_fire_for_every_change_and_also_on_replicas(conn: Connectio
             "A",
             "AFTER INSERT OR DELETE OR UPDATE ON cron.job FOR EACH ROW EXECUTE FUNCTION cron.job_changed()",
         ),
+        "cron_job_check": (
+            "A",
+            "BEFORE INSERT OR UPDATE ON cron.job FOR EACH ROW EXECUTE FUNCTION cron.job_check()",
+        ),
     }
 
 
@@ -364,6 +368,7 @@ def test_only_what_manages_for_others_is_kept_from_the_public(conn: Connection) 
         ("alter_job",),
         ("job_before_update",),
         ("job_changed",),
+        ("job_check",),
         ("job_owner",),
         ("schedule_in_database",),
     ]
@@ -380,7 +385,7 @@ def test_a_grant_on_a_function_of_pg_cron_works_as_written_for_it(conn: Connecti
         assert value(conn, "SELECT has_function_privilege(%s, %s, 'EXECUTE')", ANN, function) is True
 
 
-@pytest.mark.parametrize("function", ["job_before_update", "job_cache_invalidate", "job_changed"])
+@pytest.mark.parametrize("function", ["job_before_update", "job_cache_invalidate", "job_changed", "job_check"])
 def test_a_trigger_function_refuses_to_be_called_as_anything_else(conn: Connection, function: str) -> None:
     with pytest.raises(psycopg.errors.TriggerProtocolViolated, match="must be called as trigger"):
         conn.execute(f"SELECT cron.{function}()".encode())
