@@ -274,7 +274,8 @@ clockwork_job_list_resume(Job *job, TimestampTz moment)
 }
 
 Job *
-clockwork_job_list_put(const JobDefinition *definition, TimestampTz from, TimestampTz now)
+clockwork_job_list_put(const JobDefinition *definition, TimestampTz from, TimestampTz now,
+					   bool is_news)
 {
 	bool		found;
 	bool		reschedule = true;
@@ -327,7 +328,7 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from, Timest
 		understand(job);
 
 		/* One instant: it may have passed before the job was committed. */
-		if (job->problem == NULL && job->schedule.kind == SCHEDULE_AT)
+		if (is_news && job->problem == NULL && job->schedule.kind == SCHEDULE_AT)
 			clockwork_job_list_advance(job, Min(after, definition->active_since));
 		else if (job->due.place != 0)
 			clockwork_job_list_advance(job, after);

@@ -66,10 +66,11 @@ extern long clockwork_job_list_held(void);
  * schedule, zone or anchor changed or that became active, is next due after
  * `from`, and not before it was made active; any other keeps its next due
  * time, and one that is due already stays due.  What the row says of times
- * after `now` counts as `now`: the clock was set back since.
+ * after `now` counts as `now`: the clock was set back since.  `is_news`: the row
+ * was committed while we watched, so nobody has seen its due times before.
  */
 extern Job *clockwork_job_list_put(const JobDefinition *definition, TimestampTz from,
-								   TimestampTz now);
+								   TimestampTz now, bool is_news);
 
 /* Forget a job.  Its runs must not refer to it any more. */
 extern void clockwork_job_list_remove(Job *job);
