@@ -36,9 +36,9 @@ is_catching_up(const Run *run)
 	return strcmp(run->trigger, "catch_up") == 0;
 }
 
-/* No attempt at an earlier due time begins when the next one has come. */
+/* No attempt at an earlier due time begins when the next one, `due`, has come. */
 static void
-give_up_attempts(Job *job, dlist_head *list)
+give_up_attempts(Job *job, dlist_head *list, TimestampTz due)
 {
 	dlist_mutable_iter iter;
 
@@ -46,7 +46,7 @@ give_up_attempts(Job *job, dlist_head *list)
 	{
 		Run		   *run = run_of_job(iter.cur);
 
-		if (has_started(run) || run->attempt == 1)
+		if (has_started(run) || run->attempt == 1 || run->due_time >= due)
 			continue;
 		clockwork_run_skip(run, "superseded",
 						   "the next due time came before this attempt could start");
@@ -55,11 +55,11 @@ give_up_attempts(Job *job, dlist_head *list)
 }
 
 static void
-give_up_all_attempts(Job *job)
+give_up_all_attempts(Job *job, TimestampTz due)
 {
-	give_up_attempts(job, &job->resting);
-	give_up_attempts(job, &job->waiting);
-	give_up_attempts(job, &job->under_way);
+	give_up_attempts(job, &job->resting, due);
+	give_up_attempts(job, &job->waiting, due);
+	give_up_attempts(job, &job->under_way, due);
 }
 
 static void
@@ -128,7 +128,7 @@ clockwork_run_policy_admit(Run *run)
 		run->deadline = clockwork_run_deadline(job, launcher.now.wall);
 		clockwork_run_set_alarm(run, run->deadline);
 	}
-	give_up_all_attempts(job);
+	give_up_all_attempts(job, run->due_time);
 	add_load(&job->under_way, &load);
 	add_load(&job->waiting, &load);
 	switch (clockwork_policy_arrive(&job->definition.rules, &limits, &load))
@@ -151,7 +151,10 @@ clockwork_run_policy_due(Job *job)
 	TimestampTz due = job->due_time;
 
 	clockwork_job_list_advance(job, due);
-	clockwork_run_policy_admit(clockwork_run_create(job, due, 1, "schedule"));
+
+	/* After a restart, a one-time job is due again whose run is taken up already. */
+	if (clockwork_run_find(job, due) == NULL)
+		clockwork_run_policy_admit(clockwork_run_create(job, due, 1, "schedule"));
 }
 
 /* The due times of a job, in the core's terms. */
@@ -188,7 +191,7 @@ clockwork_run_policy_missed(Job *job, TimestampTz horizon)
 	clockwork_policy_catch_up(&job->definition.rules, &walk, clockwork_zone_instant(last) - 1,
 							  clockwork_zone_instant(horizon),
 							  clockwork_zone_instant(launcher.now.wall), &plan);
-	give_up_all_attempts(job);
+	give_up_all_attempts(job, last);
 	if (plan.dropped > 0)
 	{
 		last = clockwork_zone_timestamp(plan.last_dropped);
