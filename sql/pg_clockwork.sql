@@ -155,7 +155,7 @@ COMMENT ON COLUMN cron.job.starts_at IS 'No due time before this.';
 COMMENT ON COLUMN cron.job.ends_at IS 'No due time after this.';
 COMMENT ON COLUMN cron.job.pause_after IS 'Consecutive failures after which the job pauses itself, 1 to 1000; NULL means never.';
 COMMENT ON COLUMN cron.job.paused_reason IS 'Why the job is paused; NULL if it is not.';
-COMMENT ON COLUMN cron.job.settings IS 'Configuration parameters for its runs. Not supported yet.';
+COMMENT ON COLUMN cron.job.settings IS 'Configuration parameters for its runs, by name: set before the command begins, with the owner''s rights.';
 COMMENT ON COLUMN cron.job.history IS 'Which runs are recorded: all, failures or none. This version supports all.';
 COMMENT ON COLUMN cron.job.managed_by IS 'Who looks after this job, such as a deployment tool.';
 COMMENT ON COLUMN cron.job.schedule_anchor IS 'Where the series of an interval schedule begins: when the schedule was set. Kept by a trigger.';
@@ -193,7 +193,8 @@ CREATE TABLE cron.job_run_details (
   row_count bigint,
   label text,
   timeline int,
-  owner oid GENERATED ALWAYS AS (cron.role_oid(username)) STORED
+  owner oid GENERATED ALWAYS AS (cron.role_oid(username)) STORED,
+  effects text
 ) WITH (fillfactor = 70);
 
 -- A run can be started once for one due time, whatever happens.
@@ -226,6 +227,7 @@ COMMENT ON COLUMN cron.job_run_details.row_count IS 'Rows processed by the last 
 COMMENT ON COLUMN cron.job_run_details.label IS 'Label given to the run.';
 COMMENT ON COLUMN cron.job_run_details.owner IS 'The role that username named when the record was written: whoever it is sees the record.';
 COMMENT ON COLUMN cron.job_run_details.timeline IS 'WAL timeline on which the record was begun: each promotion of a standby starts a new one.';
+COMMENT ON COLUMN cron.job_run_details.effects IS 'For a run whose end was not seen: none (nothing of it was committed) or unknown (part or all of it may have been). Otherwise NULL: status tells.';
 
 -- The same columns in the same order: records move from here to there as they are.
 CREATE TABLE cron.record_backlog (

@@ -17,6 +17,7 @@
 #include "extension.h"
 #include "guc.h"
 #include "job_options.h"
+#include "run_settings.h"
 #include "schedule_check.h"
 #include "shmem.h"
 #include "zone.h"
@@ -223,6 +224,7 @@ change_job(const ExtensionObjects *objects, const JobDefinition *job, const JobC
 	const char *username = job_change_value(change, "username");
 	const char *database = job_change_value(change, "database");
 	const char *timezone = job_change_value(change, "timezone");
+	const char *settings = job_change_value(change, "settings");
 	const char *owner;
 
 	if (timezone)
@@ -241,6 +243,8 @@ change_job(const ExtensionObjects *objects, const JobDefinition *job, const JobC
 	owner = clockwork_acl_find_owner(job->owner, job->username);
 	clockwork_acl_check_job(username ? username : owner ? owner : job->username,
 							database ? database : job->database);
+	if (settings)
+		clockwork_run_settings_check(settings, username ? username : owner ? owner : job->username);
 	if (schedule || name || username)
 		clockwork_after_check(objects, schedule ? schedule : job->schedule,
 							  name ? name : job->name,

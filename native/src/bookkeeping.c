@@ -152,28 +152,13 @@ say_later(Entry *entry, int64 jobid, const char *what, const char *text)
 
 /* -- ends -- */
 
-/* The text of return_message for a command that succeeded, as psql shows it. */
-static char *
-describe_tag(const SlotOutcome *outcome)
-{
-	const char *name;
-
-	if (outcome->tag == CMDTAG_UNKNOWN)
-		return pstrdup("0 rows");
-	name = GetCommandTagName(outcome->tag);
-	if (!outcome->has_rows)
-		return pstrdup(name);
-	return psprintf(outcome->tag == CMDTAG_INSERT ? "%s 0 " UINT64_FORMAT : "%s " UINT64_FORMAT,
-					name, outcome->rows);
-}
-
 static const char *
 describe_reason(const RunSlot *slot)
 {
 	switch (slot->outcome.sqlerrcode)
 	{
 		case ERRCODE_ADMIN_SHUTDOWN:
-			return "terminated";
+			return slot->outcome.by_shutdown ? "shutdown" : "terminated";
 		case ERRCODE_QUERY_CANCELED:
 			return slot->outcome.is_cancel ? "canceled" : "error";
 		default:
@@ -211,11 +196,7 @@ describe_ending(RunEnding *ending, const Run *run)
 	ending->end_time = slot->end_time;
 	if (outcome->succeeded)
 	{
-		ending->status = "succeeded";
-		ending->message = describe_tag(outcome);
-		ending->command_tag = outcome->tag == CMDTAG_UNKNOWN ? NULL : GetCommandTagName(outcome->tag);
-		ending->has_rows = outcome->has_rows;
-		ending->rows = outcome->rows;
+		clockwork_run_log_describe_success(ending, outcome->tag, outcome->has_rows, outcome->rows);
 		return;
 	}
 	ending->status = "failed";
@@ -224,13 +205,21 @@ describe_ending(RunEnding *ending, const Run *run)
 	ending->elevel = outcome->elevel;
 	ending->message = slot_text(outcome, outcome->message);
 	if (ending->message == NULL)
-		ending->message = "the error message could not be kept: out of shared memory";
+		ending->message = clockwork_run_log_convert(outcome->note, outcome->encoding);
 	ending->detail = slot_text(outcome, outcome->detail);
 	ending->hint = slot_text(outcome, outcome->hint);
 	ending->context = slot_text(outcome, outcome->context);
 	if (run->stop_reason && (outcome->sqlerrcode == ERRCODE_QUERY_CANCELED ||
 							 outcome->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN))
 		describe_stop(ending, run->stop_reason);
+}
+
+/* Close a record, or write it again if it is gone. */
+static void
+finish_or_restore(int64 runid, const RunIdentity *identity, const RunEnding *ending)
+{
+	if (clockwork_run_log_finish(runid, ending) == RECORD_MISSING)
+		clockwork_run_log_restore(runid, identity, ending);
 }
 
 static bool
@@ -243,18 +232,34 @@ static void
 write_ending(Entry *entry, bool to_backlog)
 {
 	Run		   *run = entry->run;
+	RunSlot    *slot = clockwork_shmem_slot(run->slot);
 	RunEnding	ending;
+	RunIdentity identity;
 
 	describe_ending(&ending, run);
-	if (to_backlog)
+	if (run->runid == 0 || slot->outcome.is_recorded)
+		;						/* nothing to write */
+	else if (to_backlog)
 	{
-		RunIdentity identity;
-
 		identify_in_slot(&identity, run);
 		(void) clockwork_run_log_keep(run->runid, &identity, &ending);
 	}
-	else if (run->runid != 0)
-		clockwork_run_log_finish(run->runid, &ending);
+	else
+		switch (clockwork_run_log_finish(run->runid, &ending))
+		{
+			case RECORD_SUCCEEDED:
+				/* Committed with the effects: it knows better than the slot. */
+				slot->outcome.succeeded = true;
+				clockwork_run_log_describe_success(&ending, CMDTAG_UNKNOWN, false, 0);
+				ending.elevel = 0;
+				break;
+			case RECORD_MISSING:
+				identify_in_slot(&identity, run);
+				clockwork_run_log_restore(run->runid, &identity, &ending);
+				break;
+			default:
+				break;
+		}
 	say_later(entry, run->jobid, ending.elevel == 0 ? "completed" : "failed", ending.message);
 }
 
@@ -306,16 +311,16 @@ put_off_ending(Run *run)
 	{
 		late = MemoryContextAllocZero(launcher.run_context, sizeof(Late));
 		late->runid = run->runid;
-		late->jobid = run->jobid;
-		late->due_time = run->due_time;
-		late->attempt = run->attempt;
-		late->trigger = run->trigger;
 		clockwork_session_begin();
 		describe_ending(&late->ending, run);
 		late->ending.message = keep_text(late->ending.message);
 		late->ending.detail = keep_text(late->ending.detail);
 		late->ending.hint = keep_text(late->ending.hint);
 		late->ending.context = keep_text(late->ending.context);
+		identify_in_slot(&late->identity, run);
+		late->identity.command = keep_text(late->identity.command);
+		late->identity.database = keep_text(late->identity.database);
+		late->identity.username = keep_text(late->identity.username);
 		clockwork_session_commit();
 		late->retry_at = clockwork_run_next_try(late->tries++);
 		dlist_push_tail(&launcher.late_endings, &late->node);
@@ -331,8 +336,13 @@ should_show_running(Run *run)
 {
 	RunSlot    *slot = clockwork_shmem_slot(run->slot);
 
-	return run->runid != 0 && !run->shown_running && !run->ended &&
-		slot_state(slot) == SLOT_RUNNING && slot->start_time != 0 &&
+	if (run->runid == 0 || run->ended || slot_state(slot) != SLOT_RUNNING || slot->start_time == 0)
+		return false;
+
+	/* Its worker waits for the word. */
+	if (pg_atomic_read_u32(&slot->doubt) == DOUBT_ASKED)
+		return true;
+	return !run->shown_running &&
 		launcher.now.monotonic - run->launched_at >= SHOW_RUNNING_MS * 1000L;
 }
 
@@ -341,7 +351,20 @@ write_running(Entry *entry)
 {
 	RunSlot    *slot = clockwork_shmem_slot(entry->run->slot);
 
-	clockwork_run_log_running(entry->run->runid, slot->pid, slot->start_time);
+	clockwork_run_log_running(entry->run->runid, slot->pid, slot->start_time,
+							  pg_atomic_read_u32(&slot->doubt) != DOUBT_NONE);
+}
+
+/* It is shown, or cannot be: in that case its end will be. */
+static void
+confirm_running(Run *run)
+{
+	RunSlot    *slot = clockwork_shmem_slot(run->slot);
+	uint32		asked = DOUBT_ASKED;
+
+	run->shown_running = true;
+	if (pg_atomic_compare_exchange_u32(&slot->doubt, &asked, DOUBT_ANSWERED))
+		SetLatch(slot->latch);
 }
 
 /* -- beginnings -- */
@@ -384,11 +407,12 @@ find_obstacle(const JobDefinition *definition, Oid *database, Oid *role, RunEndi
 	return false;
 }
 
-static void
+static bool
 fill_slot(const Run *run, int64 runid, Oid database, Oid role)
 {
 	RunSlot    *slot = clockwork_shmem_slot(run->slot);
 	const char *command = run->job->definition.command;
+	const char *settings = run->job->definition.settings;
 
 	slot->generation++;
 	slot->runid = runid;
@@ -400,14 +424,42 @@ fill_slot(const Run *run, int64 runid, Oid database, Oid role)
 	slot->encoding = GetDatabaseEncoding();
 	slot->command_length = strlen(command);
 	slot->command = clockwork_shmem_keep_text(command, slot->command_length);
+	slot->settings = settings ? clockwork_shmem_keep_text(settings, strlen(settings)) : InvalidDsaPointer;
 	slot->pid = 0;
 	slot->start_time = 0;
 	slot->end_time = 0;
+	slot->latch = NULL;
+	pg_atomic_write_u32(&slot->doubt, DOUBT_NONE);
 	memset(&slot->outcome, 0, sizeof(slot->outcome));
-	if (!DsaPointerIsValid(slot->command))
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of shared memory for the command of job " INT64_FORMAT, run->jobid)));
+	return DsaPointerIsValid(slot->command) &&
+		(settings == NULL || DsaPointerIsValid(slot->settings));
+}
+
+/* There was no memory for what the worker must be told: the run is over. */
+static void
+write_no_memory(Entry *entry, bool to_backlog)
+{
+	Run		   *run = entry->run;
+	RunIdentity identity;
+	RunEnding	ending;
+
+	memset(&ending, 0, sizeof(ending));
+	ending.status = "failed";
+	ending.reason = "could_not_start";
+	ending.sqlerrcode = ERRCODE_OUT_OF_MEMORY;
+	ending.elevel = ERROR;
+	ending.message = "out of shared memory for the command";
+	ending.detail = psprintf("The command has %zu bytes.", strlen(run->job->definition.command));
+	ending.hint = "Put a long command into a procedure, and call that.";
+	ending.start_time = launcher.now.wall;
+	ending.end_time = launcher.now.wall;
+	identify(&identity, run);
+	if (entry->runid != 0 && to_backlog)
+		(void) clockwork_run_log_keep(entry->runid, &identity, &ending);
+	else if (entry->runid != 0)
+		finish_or_restore(entry->runid, &identity, &ending);
+	entry->is_over = true;
+	say_later(entry, run->jobid, "failed", ending.message);
 }
 
 /* Reserve a slot for a ready run. */
@@ -446,7 +498,7 @@ write_beginning(Entry *entry, bool to_backlog)
 		if (to_backlog)
 			(void) clockwork_run_log_keep(run->runid, &identity, &obstacle);
 		else if (run->runid != 0)
-			clockwork_run_log_finish(run->runid, &obstacle);
+			finish_or_restore(run->runid, &identity, &obstacle);
 		else if (cron_log_run)
 			entry->runid = clockwork_run_log_insert_ended(&identity, &obstacle);
 		say_later(entry, run->jobid, "failed", obstacle.message);
@@ -466,7 +518,8 @@ write_beginning(Entry *entry, bool to_backlog)
 			return;
 		}
 	}
-	fill_slot(run, entry->runid, database, role);
+	if (!fill_slot(run, entry->runid, database, role))
+		write_no_memory(entry, to_backlog);
 }
 
 static void
@@ -602,7 +655,7 @@ write_skip(Entry *entry, bool to_backlog)
 	if (to_backlog)
 		(void) clockwork_run_log_keep(skip->runid, &identity, &ending);
 	else if (skip->runid != 0)
-		clockwork_run_log_finish(skip->runid, &ending);
+		finish_or_restore(skip->runid, &identity, &ending);
 	else
 		(void) clockwork_run_log_insert_ended(&identity, &ending);
 }
@@ -610,19 +663,10 @@ write_skip(Entry *entry, bool to_backlog)
 static void
 write_late(Late *late, bool to_backlog)
 {
-	RunIdentity identity;
-
-	if (!to_backlog)
-	{
-		clockwork_run_log_finish(late->runid, &late->ending);
-		return;
-	}
-	memset(&identity, 0, sizeof(identity));
-	identity.jobid = late->jobid;
-	identity.due_time = late->due_time;
-	identity.attempt = late->attempt;
-	identity.trigger = late->trigger;
-	(void) clockwork_run_log_keep(late->runid, &identity, &late->ending);
+	if (to_backlog)
+		(void) clockwork_run_log_keep(late->runid, &late->identity, &late->ending);
+	else
+		finish_or_restore(late->runid, &late->identity, &late->ending);
 }
 
 static void
@@ -742,7 +786,8 @@ gather_entries(void)
 	}
 
 	take_up_held_runs();
-	while (cron_launch_active_jobs && (slot = clockwork_run_find_free_slot()) >= 0 &&
+	while (cron_launch_active_jobs && !launcher.is_leaving &&
+		   (slot = clockwork_run_find_free_slot()) >= 0 &&
 		   (run = clockwork_run_take_ready()) != NULL)
 		gather_beginning(run, slot);
 
@@ -850,7 +895,7 @@ confirm_entry(Entry *entry)
 			clockwork_run_free_late(entry->late);
 			break;
 		case ENTRY_RUNNING:
-			entry->run->shown_running = true;
+			confirm_running(entry->run);
 			break;
 		case ENTRY_BEGIN:
 			confirm_beginning(entry);
@@ -879,7 +924,10 @@ unwrite_entry(Entry *entry)
 	entry->sqlerrcode = 0;
 	entry->log_line = NULL;
 	if (entry->kind == ENTRY_BEGIN)
+	{
 		clockwork_shmem_free_text(&clockwork_shmem_slot(entry->run->slot)->command);
+		clockwork_shmem_free_text(&clockwork_shmem_slot(entry->run->slot)->settings);
+	}
 }
 
 /* It could be written nowhere. */
@@ -896,7 +944,7 @@ put_off_entry(Entry *entry)
 			entry->late->retry_at = clockwork_run_next_try(entry->late->tries++);
 			break;
 		case ENTRY_RUNNING:
-			entry->run->shown_running = true;	/* its end will be shown */
+			confirm_running(entry->run);
 			break;
 		case ENTRY_BEGIN:
 			put_off_beginning(entry->run);

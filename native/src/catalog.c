@@ -23,19 +23,19 @@
 #define FETCH_ROWS 1000
 
 /*
- * The last column names the first option that is set to something this
+ * The twelfth column names the first option that is set to something this
  * version does not do yet: such a job must not run as if it were unset.
  */
 #define JOB_COLUMNS \
 	"jobid, jobname, schedule, command, database, username, timezone, active, priority, " \
 	"schedule_anchor, active_since, " \
-	"CASE WHEN settings IS NOT NULL THEN 'settings' " \
-	"     WHEN history OPERATOR(pg_catalog.<>) 'all' THEN 'history' END, " \
+	"CASE WHEN history OPERATOR(pg_catalog.<>) 'all' THEN 'history' END, " \
 	"owner, COALESCE(installation OPERATOR(pg_catalog.<>) (SELECT cron.installation()), true), " \
+	"settings::pg_catalog.text, " \
 	RULE_COLUMNS
 
 /* What becomes of JobDefinition.rules and .is_paused, from column RULES_BEGIN on. */
-#define RULES_BEGIN 15
+#define RULES_BEGIN 16
 #define RULE_COLUMNS \
 	"on_overlap, max_parallel, on_missed, start_deadline, timeout, max_attempts, retry_delay, " \
 	"pg_catalog.array_to_string(retry_on, ' '), jitter, starts_at, ends_at, pause_after, " \
@@ -146,6 +146,7 @@ show_row(HeapTuple row, TupleDesc desc, JobVisitor visit, void *arg)
 	if (is_null)
 		job.owner = InvalidOid;
 	job.held = DatumGetBool(SPI_getbinval(row, desc, 14, &is_null));
+	job.settings = text_column(row, desc, 15);
 	show_rules(row, desc, &job);
 	visit(&job, arg);
 }
@@ -263,6 +264,7 @@ keep_job(const JobDefinition *shown, void *arg)
 	found->job->username = copy_text(shown->username);
 	found->job->timezone = copy_text(shown->timezone);
 	found->job->unsupported = copy_text(shown->unsupported);
+	found->job->settings = copy_text(shown->settings);
 	found->job->rules.retry_on = copy_text(shown->rules.retry_on);
 	MemoryContextSwitchTo(caller);
 }

@@ -80,4 +80,11 @@
 #define clockwork_wait_event_new(name) ((uint32) PG_WAIT_EXTENSION)
 #endif
 
+/* 19 has a level for each type of process. */
+#if PG_VERSION_NUM >= 190000
+#define clockwork_log_level() (log_min_messages[MyBackendType])
+#else
+#define clockwork_log_level() (log_min_messages)
+#endif
+
 #endif							/* CLOCKWORK_COMPAT_H */

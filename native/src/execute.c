@@ -31,6 +31,31 @@
 /* Is a transaction command open that we have to close? */
 static bool transaction_open = false;
 
+/* The command at work, or the last one. */
+static ExecuteResult *progress = NULL;
+
+/* Count transactions as they end: a command may end more than we open. */
+static void
+note_transaction_end(XactEvent event, void *arg)
+{
+	if (progress == NULL)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			progress->transactions++;
+			if (progress->is_last)
+				progress->is_committed = true;
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			progress->transactions++;
+			break;
+		default:
+			break;
+	}
+}
+
 static void
 start_statement(void)
 {
@@ -85,6 +110,52 @@ refuse_copy_with_client(Node *statement)
 				 errdetail("A job has no client to copy %s.",
 						   copy->is_from ? "from STDIN" : "to STDOUT"),
 				 errhint("Use INSERT ... SELECT, or COPY with a server-side file or program.")));
+}
+
+/*
+ * Statements that neither end a transaction nor open one, whatever they call:
+ * a list of what is known, not of what is not.
+ */
+static bool
+is_plain(List *statements)
+{
+	ListCell   *cell;
+
+	foreach(cell, statements)
+	{
+		Node	   *statement = lfirst_node(RawStmt, cell)->stmt;
+
+		switch (nodeTag(statement))
+		{
+			case T_SelectStmt:
+			case T_InsertStmt:
+			case T_UpdateStmt:
+			case T_DeleteStmt:
+			case T_MergeStmt:
+			case T_CopyStmt:
+			case T_TruncateStmt:
+			case T_RefreshMatViewStmt:
+			case T_CreateStmt:
+			case T_CreateTableAsStmt:
+			case T_ExplainStmt:
+			case T_PrepareStmt:
+			case T_ExecuteStmt:
+			case T_LockStmt:
+			case T_NotifyStmt:
+			case T_VariableSetStmt:
+			case T_VariableShowStmt:
+				continue;
+			default:
+				return false;
+		}
+	}
+	return true;
+}
+
+bool
+clockwork_execute_is_plain(const char *command)
+{
+	return is_plain(pg_parse_query(command));
 }
 
 static bool
@@ -173,7 +244,8 @@ note_completion(ExecuteResult *result, const QueryCompletion *completion)
 }
 
 static void
-run_statements(List *statements, const char *command, ExecuteResult *result)
+run_statements(List *statements, const char *command, ExecuteResult *result,
+			   BeforeCommit before_commit)
 {
 	bool		implicit_block = list_length(statements) > 1;
 	MemoryContext message_context = CurrentMemoryContext;
@@ -196,9 +268,13 @@ run_statements(List *statements, const char *command, ExecuteResult *result)
 
 		if (is_last)
 		{
-			/* Errors of the commit belong to the statement: report it after. */
 			if (implicit_block)
 				EndImplicitTransactionBlock();
+			stop_statement_timeout();
+			note_completion(result, &completion);
+			result->is_last = true;
+			if (before_commit && !IsTransactionBlock())
+				before_commit(result);
 			finish_transaction_command();
 		}
 		else if (IsA(statement->stmt, TransactionStmt))
@@ -209,21 +285,27 @@ run_statements(List *statements, const char *command, ExecuteResult *result)
 			stop_statement_timeout();	/* the next one gets its own */
 		}
 		MemoryContextSwitchTo(message_context);
-		note_completion(result, &completion);
+		if (!is_last)
+			note_completion(result, &completion);
 		MemoryContextDelete(statement_context);
 	}
 }
 
 void
-clockwork_execute(const char *command, ExecuteResult *result)
+clockwork_execute(const char *command, ExecuteResult *result, BeforeCommit before_commit)
 {
+	static bool is_watching = false;
 	MemoryContext message_context = CurrentMemoryContext;
 	List	   *statements;
 	bool		was_logged = false;
 	char		duration[32];
 
+	if (!is_watching)
+		RegisterXactCallback(note_transaction_end, NULL);
+	is_watching = true;
 	memset(result, 0, sizeof(*result));
 	result->tag = CMDTAG_UNKNOWN;
+	progress = result;
 	transaction_open = false;
 
 	SetCurrentStatementStartTimestamp();
@@ -239,7 +321,8 @@ clockwork_execute(const char *command, ExecuteResult *result)
 		was_logged = true;
 	}
 
-	run_statements(statements, command, result);
+	result->is_plain = is_plain(statements);
+	run_statements(statements, command, result, before_commit);
 	finish_transaction_command();	/* only if there was no statement at all */
 	MemoryContextSwitchTo(message_context);
 
@@ -261,6 +344,7 @@ clockwork_execute(const char *command, ExecuteResult *result)
 	if (IsTransactionBlock())
 	{
 		result->left_open = true;
+		result->is_committed = false;
 		AbortOutOfAnyTransaction();
 	}
 	debug_query_string = NULL;

@@ -10,9 +10,11 @@
 #include "compat.h"
 #include "guc.h"
 
+#include "access/parallel.h"
 #include "miscadmin.h"
 #include "pgtime.h"
 #include "utils/guc.h"
+#include "utils/timestamp.h"
 
 char	   *cron_database_name = NULL;
 bool		cron_log_statement = true;
@@ -29,6 +31,13 @@ char	   *cron_timezone = NULL;
 bool		cron_match_dom_and_dow = false;
 
 static bool cron_use_background_workers = false;
+
+/* The run of this session; empty outside of one. */
+static char *cron_job_id = NULL;
+static char *cron_run_id = NULL;
+static char *cron_due_time = NULL;
+static char *cron_attempt = NULL;
+static bool is_showing_run = false;
 
 /* The levels of log_min_messages, by the names that setting has. */
 static const struct config_enum_entry message_levels[] = {
@@ -67,6 +76,39 @@ check_timezone(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+/* Set by us, or copied by the server into a parallel worker of the session. */
+static bool
+check_run(char **newval, void **extra, GucSource source)
+{
+	if (is_showing_run || source == PGC_S_DEFAULT || IsParallelWorker())
+		return true;
+	GUC_check_errcode(ERRCODE_CANT_CHANGE_RUNTIME_PARAM);
+	GUC_check_errmsg("the parameters that describe a run cannot be changed");
+	return false;
+}
+
+static void
+show_run(const char *name, const char *value)
+{
+	is_showing_run = true;
+	SetConfigOption(name, value, PGC_USERSET, PGC_S_OVERRIDE);
+	is_showing_run = false;
+}
+
+void
+clockwork_guc_show_run(int64 jobid, int64 runid, TimestampTz due_time, int attempt)
+{
+	char		number[32];
+
+	snprintf(number, sizeof(number), INT64_FORMAT, jobid);
+	show_run("cron.job_id", jobid ? number : "");
+	snprintf(number, sizeof(number), INT64_FORMAT, runid);
+	show_run("cron.run_id", runid ? number : "");
+	show_run("cron.due_time", due_time ? timestamptz_to_str(due_time) : "");
+	snprintf(number, sizeof(number), "%d", attempt);
+	show_run("cron.attempt", number);
+}
+
 const char *
 clockwork_guc_log_min_messages(void)
 {
@@ -80,6 +122,16 @@ int
 clockwork_guc_slots(void)
 {
 	return Max(cron_max_running_jobs, 1);
+}
+
+static void
+define_run(const char *name, const char *description, char **variable)
+{
+	DefineCustomStringVariable(name, description,
+							   "Empty in sessions that are not a job's run.  Cannot be changed.",
+							   variable, "", PGC_USERSET,
+							   GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE | GUC_NO_RESET_ALL,
+							   check_run, NULL, NULL);
 }
 
 void
@@ -197,6 +249,11 @@ clockwork_guc_define(void)
 							 &cron_match_dom_and_dow, false,
 							 PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							 NULL, NULL, NULL);
+
+	define_run("cron.job_id", "Job whose run this session executes.", &cron_job_id);
+	define_run("cron.run_id", "Run that this session executes.", &cron_run_id);
+	define_run("cron.due_time", "Due time of the run that this session executes.", &cron_due_time);
+	define_run("cron.attempt", "Which attempt at its due time this session executes.", &cron_attempt);
 
 	MarkGUCPrefixReserved("cron");
 }

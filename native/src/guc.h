@@ -8,6 +8,8 @@
 #ifndef CLOCKWORK_GUC_H
 #define CLOCKWORK_GUC_H
 
+#include "datatype/timestamp.h"
+
 extern char *cron_database_name;
 extern bool cron_log_statement;
 extern bool cron_log_run;
@@ -30,5 +32,11 @@ extern const char *clockwork_guc_log_min_messages(void);
 
 /* How many runs may go on at once: cron.max_running_jobs, at least 1. */
 extern int	clockwork_guc_slots(void);
+
+/*
+ * Show this session which run it executes: cron.job_id, cron.run_id,
+ * cron.due_time and cron.attempt, which nobody else can set.
+ */
+extern void clockwork_guc_show_run(int64 jobid, int64 runid, TimestampTz due_time, int attempt);
 
 #endif							/* CLOCKWORK_GUC_H */

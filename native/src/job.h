@@ -16,6 +16,7 @@ typedef struct JobDefinition
 	const char *database;
 	const char *username;
 	const char *timezone;		/* NULL: cron.timezone */
+	const char *settings;		/* of its runs: a JSON object; NULL: none */
 	bool		active;
 	int32		priority;
 	TimestampTz anchor;			/* where an interval's series begins */

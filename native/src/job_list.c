@@ -101,6 +101,7 @@ copy_definition(Job *job, const JobDefinition *definition)
 								   text_size(definition->database) +
 								   text_size(definition->username) +
 								   text_size(definition->timezone) +
+								   text_size(definition->settings) +
 								   text_size(definition->unsupported) +
 								   text_size(definition->rules.retry_on) + 1);
 	job->texts = place;
@@ -111,6 +112,7 @@ copy_definition(Job *job, const JobDefinition *definition)
 	own->database = put_text(&place, definition->database);
 	own->username = put_text(&place, definition->username);
 	own->timezone = put_text(&place, definition->timezone);
+	own->settings = put_text(&place, definition->settings);
 	own->unsupported = put_text(&place, definition->unsupported);
 	own->rules.retry_on = put_text(&place, definition->rules.retry_on);
 	if (old_texts)

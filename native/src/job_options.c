@@ -69,7 +69,7 @@ static const Option options_known[] = {
 	{"starts_at", "starts_at", OPTION_TIME, NULL, true, true, false, 0, 0, NULL},
 	{"ends_at", "ends_at", OPTION_TIME, NULL, true, true, false, 0, 0, NULL},
 	{"pause_after", "pause_after", OPTION_INTEGER, NULL, true, true, false, 1, 1000, NULL},
-	{"settings", "settings", OPTION_OBJECT, NULL, false, true, false, 0, 0, NULL},
+	{"settings", "settings", OPTION_OBJECT, NULL, true, true, false, 0, 0, NULL},
 	{"history", "history", OPTION_TEXT, "all", false, true, false, 0, 0,
 	"|all|failures|none|"},
 	{"managed_by", "managed_by", OPTION_TEXT, NULL, true, true, false, 0, 0, NULL},

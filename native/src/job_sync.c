@@ -10,6 +10,7 @@
 
 #include "compat.h"
 #include "catalog.h"
+#include "execute.h"
 #include "extension.h"
 #include "guc.h"
 #include "job_sync.h"
@@ -18,8 +19,10 @@
 #include "session.h"
 #include "zone.h"
 
+#include "access/xact.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 static bool is_loaded = false;	/* jobs and open records are known */
@@ -150,38 +153,38 @@ requeue(const OpenRecord *record)
 	return true;
 }
 
-/* The numbers of the runs that are not over. */
-typedef struct LiveRuns
+/* The numbers of some runs. */
+typedef struct RunIds
 {
 	int64	   *runids;
 	int			count;
 	int			space;
-} LiveRuns;
+} RunIds;
 
 static void
-add_live(LiveRuns *live, int64 runid)
+add_runid(RunIds *list, int64 runid)
 {
 	if (runid == 0)
 		return;
-	if (live->count >= live->space)
+	if (list->count >= list->space)
 	{
-		live->space *= 2;
-		live->runids = repalloc_huge(live->runids, sizeof(int64) * live->space);
+		list->space *= 2;
+		list->runids = repalloc_huge(list->runids, sizeof(int64) * list->space);
 	}
-	live->runids[live->count++] = runid;
+	list->runids[list->count++] = runid;
 }
 
 static void
-add_live_job(Job *job, void *arg)
+add_runs_of_job(Job *job, void *arg)
 {
 	dlist_iter	iter;
 
 	dlist_foreach(iter, &job->under_way)
-		add_live(arg, run_of_job(iter.cur)->runid);
+		add_runid(arg, run_of_job(iter.cur)->runid);
 	dlist_foreach(iter, &job->waiting)
-		add_live(arg, run_of_job(iter.cur)->runid);
+		add_runid(arg, run_of_job(iter.cur)->runid);
 	dlist_foreach(iter, &job->awaiting)
-		add_live(arg, run_of_job(iter.cur)->runid);
+		add_runid(arg, run_of_job(iter.cur)->runid);
 }
 
 /* Had a former launcher just committed the beginning of this run? */
@@ -192,6 +195,36 @@ was_claimed(int64 runid)
 		if (launcher.claimed[i] == runid)
 			return true;
 	return false;
+}
+
+/* A run that was interrupted before it could commit anything. */
+static void
+add_if_plain(int64 runid, const char *command, void *arg)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool plain = true;
+
+	/* What cannot be parsed has not committed anything either. */
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
+	PG_TRY();
+	{
+		plain = clockwork_execute_is_plain(command);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		plain = ERRCODE_TO_CATEGORY(geterrcode()) == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION;
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+	if (plain)
+		add_runid(arg, runid);
 }
 
 /*
@@ -245,20 +278,25 @@ static void
 close_orphans(const ExtensionObjects *objects)
 {
 	ExtensionSection section;
-	LiveRuns	live = {0};
+	RunIds		live = {0};
+	RunIds		harmless = {0};
 	uint64		closed;
 	dlist_iter	iter;
 
 	clockwork_extension_enter(&section, objects->owner);
 	live.space = launcher.panel->nslots;
 	live.runids = palloc(sizeof(int64) * live.space);
-	clockwork_job_list_visit(add_live_job, &live);
+	clockwork_job_list_visit(add_runs_of_job, &live);
 	for (int s = 0; s < launcher.panel->nslots; s++)
 		if (launcher.slot_runs[s] && launcher.slot_runs[s]->job == NULL)
-			add_live(&live, launcher.slot_runs[s]->runid);
+			add_runid(&live, launcher.slot_runs[s]->runid);
 	dlist_foreach(iter, &launcher.late_endings)
-		add_live(&live, dlist_container(Late, node, iter.cur)->runid);
-	closed = clockwork_run_log_close_orphans(live.runids, live.count, orphans_up_to, "server restarted");
+		add_runid(&live, dlist_container(Late, node, iter.cur)->runid);
+	harmless.space = 64;
+	harmless.runids = palloc(sizeof(int64) * harmless.space);
+	clockwork_run_log_visit_begun(orphans_up_to, add_if_plain, &harmless);
+	closed = clockwork_run_log_close_orphans(live.runids, live.count, orphans_up_to,
+											 harmless.runids, harmless.count);
 	clockwork_extension_leave(&section);
 	if (closed > 0)
 		ereport(LOG,

@@ -34,6 +34,7 @@
 #include "launcher.h"
 #include "run_after.h"
 #include "run_policy.h"
+#include "server.h"
 #include "session.h"
 #include "shmem.h"
 
@@ -46,6 +47,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 /* The longest sleep: a wall clock that was set is noticed within it. */
@@ -56,6 +58,9 @@
 
 /* Due times older than this, when noticed, were missed and not merely late. */
 #define MISSED_AFTER_USEC POLICY_MISSED_AFTER_USEC
+
+/* At a shutdown, the ends of runs are awaited no longer than this. */
+#define FAREWELL_MS 2000
 
 static bool worker_shortage = false;	/* no background worker slot was free */
 static int64 sync_at = 0;		/* monotonic; no sync before it, after an error */
@@ -266,11 +271,71 @@ take_part_in_invalidation(void)
 	clockwork_session_commit();
 }
 
+/* Milliseconds from now until `at`, rounded up, at least 0. */
+static long
+ms_until(int64 at, int64 from)
+{
+	return at <= from ? 0 : (long) ((at - from + 999) / 1000);
+}
+
+/* Does a run go on, or is there an end to be recorded? */
+static bool
+has_open_runs(void)
+{
+	for (int i = 0; i < launcher.panel->nslots; i++)
+	{
+		Run		   *run = launcher.slot_runs[i];
+
+		if (run && run->runid != 0 && !run->ended &&
+			slot_state(clockwork_shmem_slot(i)) >= SLOT_RUNNING)
+			return true;
+	}
+	return false;
+}
+
+/* As if the signal came only now.  Called by a timer. */
+static void
+die_at_last(void)
+{
+	ProcDiePending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
+}
+
+/*
+ * The server is being stopped, and the workers were told so when we were:
+ * record how their runs end, which takes them no more than a moment.  Nothing
+ * new begins.  What does not make it is recorded at the next start.
+ */
+static void
+say_farewell(void)
+{
+	enable_timeout_after(RegisterTimeout(USER_TIMEOUT, die_at_last), FAREWELL_MS);
+	launcher.is_leaving = true;
+	while (has_open_runs())
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 FAREWELL_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		launcher.now = clockwork_clock_read();
+		clockwork_run_reap();
+		clockwork_bookkeeping_write();
+	}
+}
+
 /* A stray pg_cancel_backend is meant for a statement, not for us. */
 static void
 take_interrupts(void)
 {
 	QueryCancelPending = false;
+	if (ProcDiePending && launcher.job_table != InvalidOid && clockwork_server_is_stopping())
+	{
+		ProcDiePending = false;
+		say_farewell();
+		ProcDiePending = true;
+		InterruptPending = true;
+	}
 	CHECK_FOR_INTERRUPTS();
 }
 
@@ -337,13 +402,6 @@ pass(void)
 	launch();
 	(void) guarded(clockwork_backlog_catch_up);
 	advance_cursor();
-}
-
-/* Milliseconds from now until `at`, rounded up, at least 0. */
-static long
-ms_until(int64 at, int64 from)
-{
-	return at <= from ? 0 : (long) ((at - from + 999) / 1000);
 }
 
 /* When to look whether a run is to be shown as running: milliseconds. */
@@ -431,6 +489,7 @@ attach_launcher(void)
 	LWLockAcquire(launcher.panel->lock, LW_EXCLUSIVE);
 	launcher.panel->launcher_latch = MyLatch;
 	launcher.panel->launcher_pid = MyProcPid;
+	launcher.panel->home_database = MyDatabaseId;
 	LWLockRelease(launcher.panel->lock);
 }
 

@@ -450,6 +450,7 @@ clockwork_run_release_slot(Run *run)
 	RunSlot    *slot = clockwork_shmem_slot(run->slot);
 
 	clockwork_shmem_free_text(&slot->command);
+	clockwork_shmem_free_text(&slot->settings);
 	clockwork_shmem_free_text(&slot->outcome.message);
 	clockwork_shmem_free_text(&slot->outcome.detail);
 	clockwork_shmem_free_text(&slot->outcome.hint);
@@ -499,18 +500,24 @@ clockwork_run_free_skip(Skip *skip)
 	pfree(skip);
 }
 
+static void
+free_text(const char *text)
+{
+	if (text)
+		pfree(unconstify(char *, text));
+}
+
 void
 clockwork_run_free_late(Late *late)
 {
 	dlist_delete(&late->node);
-	if (late->ending.message)
-		pfree(unconstify(char *, late->ending.message));
-	if (late->ending.detail)
-		pfree(unconstify(char *, late->ending.detail));
-	if (late->ending.hint)
-		pfree(unconstify(char *, late->ending.hint));
-	if (late->ending.context)
-		pfree(unconstify(char *, late->ending.context));
+	free_text(late->identity.command);
+	free_text(late->identity.database);
+	free_text(late->identity.username);
+	free_text(late->ending.message);
+	free_text(late->ending.detail);
+	free_text(late->ending.hint);
+	free_text(late->ending.context);
 	pfree(late);
 }
 
@@ -554,7 +561,7 @@ end_without_worker(RunSlot *slot, const char *message)
 	slot->outcome.sqlerrcode = ERRCODE_INTERNAL_ERROR;
 	slot->outcome.tag = CMDTAG_UNKNOWN;
 	slot->outcome.encoding = GetDatabaseEncoding();
-	slot->outcome.message = clockwork_shmem_keep_text(message, strlen(message));
+	strlcpy(slot->outcome.note, message, sizeof(slot->outcome.note));
 	slot->end_time = launcher.now.wall;
 	slot_set_state(slot, SLOT_ENDED);
 }

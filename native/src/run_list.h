@@ -133,11 +133,8 @@ typedef struct Late
 {
 	dlist_node	node;
 	int64		runid;
-	int64		jobid;
-	TimestampTz due_time;
-	int32		attempt;
-	const char *trigger;
-	RunEnding	ending;			/* its texts are its own */
+	RunIdentity identity;		/* in case its record is gone by then */
+	RunEnding	ending;			/* the texts of both are its own */
 	int			tries;
 	int64		retry_at;		/* monotonic */
 } Late;
@@ -174,6 +171,7 @@ typedef struct Launcher
 	int64	   *claimed;		/* runids whose beginning a former launcher may have */
 	int			nclaimed;		/* committed, but handed to no worker */
 
+	bool		is_leaving;		/* the server stops: nothing begins any more */
 	Oid			job_table;		/* cron.job; invalid: no extension */
 	bool		must_load;		/* read all jobs, not just the changed ones */
 	bool		problems_pending;	/* some job has one to be reported */

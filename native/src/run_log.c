@@ -22,7 +22,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#define MAX_PARAMETERS 22
+#define MAX_PARAMETERS 24
 
 /* One statement, prepared when it is first used. */
 typedef struct Statement
@@ -291,17 +291,40 @@ add_ending(Parameters *parameters, const RunEnding *ending)
 	add_text(parameters, ending->context);
 	add_text(parameters, ending->command_tag);
 	add_int8(parameters, (int64) ending->rows, !ending->has_rows);
+	add_text(parameters, ending->effects);
 }
 
 #define ENDING_TYPES TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, TEXTOID, \
-	TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID
+	TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, TEXTOID
 #define MERGED_ENDING "status = excluded.status, return_message = excluded.return_message," \
 	" start_time = excluded.start_time, end_time = excluded.end_time, job_pid = excluded.job_pid," \
 	" reason = excluded.reason, sqlstate = excluded.sqlstate, detail = excluded.detail," \
 	" hint = excluded.hint, context = excluded.context, command_tag = excluded.command_tag," \
-	" row_count = excluded.row_count"
+	" row_count = excluded.row_count, effects = excluded.effects"
 #define ENDING_COLUMNS "status, return_message, start_time, end_time, job_pid, reason, sqlstate," \
-	" detail, hint, context, command_tag, row_count"
+	" detail, hint, context, command_tag, row_count, effects"
+
+/* pg_cron's words for open records too: a history may have come from it. */
+#define OPEN_STATUSES "'{queued,starting,running,connecting,sending}'::pg_catalog.text[]"
+#define IS_OPEN "status OPERATOR(pg_catalog.=) ANY (" OPEN_STATUSES ")"
+
+void
+clockwork_run_log_describe_success(RunEnding *ending, CommandTag tag, bool has_rows, uint64 rows)
+{
+	const char *name = GetCommandTagName(tag);
+
+	ending->status = "succeeded";
+	ending->command_tag = tag == CMDTAG_UNKNOWN ? NULL : name;
+	ending->has_rows = has_rows;
+	ending->rows = rows;
+	if (tag == CMDTAG_UNKNOWN)
+		ending->message = pstrdup("0 rows");	/* as psql shows it */
+	else if (has_rows)
+		ending->message = psprintf(tag == CMDTAG_INSERT ? "%s 0 " UINT64_FORMAT : "%s " UINT64_FORMAT,
+								   name, rows);
+	else
+		ending->message = pstrdup(name);
+}
 
 int64
 clockwork_run_log_insert_ended(const RunIdentity *run, const RunEnding *ending)
@@ -309,9 +332,9 @@ clockwork_run_log_insert_ended(const RunIdentity *run, const RunEnding *ending)
 	static Statement statement = {
 		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", " ENDING_COLUMNS ")"
 		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8,"
-		" $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"
+		" $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
 		" ON CONFLICT (jobid, due_time, attempt) DO NOTHING RETURNING runid",
-		20, {IDENTITY_TYPES, ENDING_TYPES}, NULL
+		21, {IDENTITY_TYPES, ENDING_TYPES}, NULL
 	};
 	Parameters	parameters = {0};
 
@@ -347,36 +370,71 @@ clockwork_run_log_start(int64 runid, const RunIdentity *run)
 		execute(&in_backlog, &parameters);
 }
 
+#define WHERE_OPEN_AND_UNLOCKED \
+	" WHERE runid OPERATOR(pg_catalog.=) (SELECT d.runid FROM cron.job_run_details d" \
+	"  WHERE d.runid OPERATOR(pg_catalog.=) $1" \
+	"  AND d." IS_OPEN \
+	"  FOR NO KEY UPDATE SKIP LOCKED)"
+
 void
-clockwork_run_log_running(int64 runid, int pid, TimestampTz start_time)
+clockwork_run_log_running(int64 runid, int pid, TimestampTz start_time, bool in_doubt)
 {
 	static Statement statement = {
-		"UPDATE cron.job_run_details SET status = 'running', job_pid = $2, start_time = $3"
-		" WHERE runid OPERATOR(pg_catalog.=) $1",
-		3, {INT8OID, INT4OID, TIMESTAMPTZOID}, NULL
+		"UPDATE cron.job_run_details SET status = 'running', job_pid = $2, start_time = $3,"
+		" effects = $4" WHERE_OPEN_AND_UNLOCKED,
+		4, {INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID}, NULL
 	};
 	Parameters	parameters = {0};
 
 	add_int8(&parameters, runid, false);
 	add_int4(&parameters, pid, false);
 	add_time(&parameters, start_time);
+	add_text(&parameters, in_doubt ? "unknown" : NULL);
 	execute(&statement, &parameters);
+}
+
+/* What a record that is not open says. */
+static RunRecordFound
+look_at_record(int64 runid)
+{
+	static Statement statement = {
+		"SELECT status OPERATOR(pg_catalog.=) 'succeeded' FROM"
+		" (SELECT status FROM cron.job_run_details WHERE runid OPERATOR(pg_catalog.=) $1"
+		"  UNION ALL SELECT status FROM cron.record_backlog WHERE runid OPERATOR(pg_catalog.=) $1) AS r",
+		1, {INT8OID}, NULL
+	};
+	Parameters	parameters = {0};
+	RunRecordFound found = RECORD_MISSING;
+
+	add_int8(&parameters, runid, false);
+	execute(&statement, &parameters);
+	if (SPI_processed > 0)
+	{
+		bool		is_null;
+		Datum		succeeded = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+											  1, &is_null);
+
+		found = !is_null && DatumGetBool(succeeded) ? RECORD_SUCCEEDED : RECORD_FINAL;
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return found;
 }
 
 #define FINISH(table) \
 	"UPDATE " table " SET status = $2, return_message = $3," \
 	" start_time = $4, end_time = $5, job_pid = $6, reason = $7, sqlstate = $8," \
-	" detail = $9, hint = $10, context = $11, command_tag = $12, row_count = $13" \
-	" WHERE runid OPERATOR(pg_catalog.=) $1"
+	" detail = $9, hint = $10, context = $11, command_tag = $12, row_count = $13," \
+	" effects = $14"
+#define WHERE_OPEN " WHERE runid OPERATOR(pg_catalog.=) $1 AND " IS_OPEN
 
-void
+RunRecordFound
 clockwork_run_log_finish(int64 runid, const RunEnding *ending)
 {
 	static Statement in_history = {
-		FINISH("cron.job_run_details"), 13, {INT8OID, ENDING_TYPES}, NULL
+		FINISH("cron.job_run_details") WHERE_OPEN, 14, {INT8OID, ENDING_TYPES}, NULL
 	};
 	static Statement in_backlog = {
-		FINISH("cron.record_backlog"), 13, {INT8OID, ENDING_TYPES}, NULL
+		FINISH("cron.record_backlog") WHERE_OPEN, 14, {INT8OID, ENDING_TYPES}, NULL
 	};
 	Parameters	parameters = {0};
 
@@ -385,6 +443,40 @@ clockwork_run_log_finish(int64 runid, const RunEnding *ending)
 	execute(&in_history, &parameters);
 	if (SPI_processed == 0)
 		execute(&in_backlog, &parameters);
+	return SPI_processed > 0 ? RECORD_CLOSED : look_at_record(runid);
+}
+
+RunRecordFound
+clockwork_run_log_finish_unlocked(int64 runid, const RunEnding *ending)
+{
+	static Statement statement = {
+		FINISH("cron.job_run_details") WHERE_OPEN_AND_UNLOCKED,
+		14, {INT8OID, ENDING_TYPES}, NULL
+	};
+	Parameters	parameters = {0};
+
+	add_int8(&parameters, runid, false);
+	add_ending(&parameters, ending);
+	execute(&statement, &parameters);
+	return SPI_processed > 0 ? RECORD_CLOSED : look_at_record(runid);
+}
+
+void
+clockwork_run_log_restore(int64 runid, const RunIdentity *run, const RunEnding *ending)
+{
+	static Statement statement = {
+		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", " ENDING_COLUMNS ", runid)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8,"
+		" $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
+		" ON CONFLICT DO NOTHING",
+		22, {IDENTITY_TYPES, ENDING_TYPES, INT8OID}, NULL
+	};
+	Parameters	parameters = {0};
+
+	add_identity(&parameters, run);
+	add_ending(&parameters, ending);
+	add_int8(&parameters, runid, false);
+	execute(&statement, &parameters);
 }
 
 int64
@@ -394,10 +486,10 @@ clockwork_run_log_keep(int64 runid, const RunIdentity *run, const RunEnding *end
 		"INSERT INTO cron.record_backlog AS b (runid, " IDENTITY_COLUMNS ", " ENDING_COLUMNS ")"
 		" VALUES (COALESCE($1, pg_catalog.nextval('cron.runid_seq')),"
 		" $2, $3, $4, $5, $6, $7, $8, $9,"
-		" $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
+		" $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
 		" ON CONFLICT (runid) DO UPDATE SET " MERGED_ENDING
 		" RETURNING b.runid",
-		21, {INT8OID, IDENTITY_TYPES, ENDING_TYPES}, NULL
+		22, {INT8OID, IDENTITY_TYPES, ENDING_TYPES}, NULL
 	};
 	Parameters	parameters = {0};
 
@@ -459,13 +551,13 @@ clockwork_run_log_problem(const RunIdentity *run, const RunEnding *ending)
 	static Statement statement = {
 		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", " ENDING_COLUMNS ")"
 		" SELECT $1, $2, $3, $4, $5, $6, $7, $8,"
-		" $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20"
+		" $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21"
 		" WHERE NOT EXISTS (SELECT FROM"
 		"  (SELECT d.return_message FROM cron.job_run_details d"
 		"    WHERE d.jobid OPERATOR(pg_catalog.=) $1 AND d.due_time IS NULL"
 		"    ORDER BY d.runid DESC LIMIT 1) AS newest"
 		"  WHERE newest.return_message OPERATOR(pg_catalog.=) $10)",
-		20, {IDENTITY_TYPES, ENDING_TYPES}, NULL
+		21, {IDENTITY_TYPES, ENDING_TYPES}, NULL
 	};
 	Parameters	parameters = {0};
 
@@ -562,6 +654,41 @@ clockwork_run_log_open_records(int *count)
 	return records;
 }
 
+void
+clockwork_run_log_visit_begun(int64 newest, BegunVisitor visit, void *arg)
+{
+	/* Triggers on the table may have kept a run from noting a doubt. */
+	static Statement statement = {
+		"SELECT runid, command FROM cron.job_run_details"
+		" WHERE status OPERATOR(pg_catalog.=) ANY ('{starting,running}'::pg_catalog.text[])"
+		" AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()::pg_catalog.text"
+		" AND due_time IS NOT NULL AND attempt IS NOT NULL AND effects IS NULL"
+		" AND runid OPERATOR(pg_catalog.<=) $1"
+		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_class"
+		"  WHERE oid OPERATOR(pg_catalog.=) 'cron.job_run_details'::pg_catalog.regclass"
+		"  AND (relhastriggers OR relhasrules))",
+		1, {INT8OID}, NULL
+	};
+	Parameters	parameters = {0};
+	SPITupleTable *table;
+	uint64		count;
+
+	add_int8(&parameters, newest, false);
+	execute(&statement, &parameters);
+	table = SPI_tuptable;
+	count = SPI_processed;
+	for (uint64 i = 0; i < count; i++)
+	{
+		bool		is_null;
+		Datum		command = SPI_getbinval(table->vals[i], table->tupdesc, 2, &is_null);
+
+		if (!is_null)
+			visit(DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 1, &is_null)),
+				  TextDatumGetCString(command), arg);
+	}
+	SPI_freetuptable(table);
+}
+
 /*
  * A record's beginning is in the WAL before any effect of its run.  So where a
  * standby took over, a run that is recorded as waiting has left nothing.
@@ -576,18 +703,21 @@ clockwork_run_log_open_records(int *count)
 	" What it committed is here if it was replicated before timeline %s branched off.', timeline, $4, $4)" \
 	" END"
 
-/* pg_cron's words for open records too: a history may have come from it. */
+#define IS_HARMLESS "runid OPERATOR(pg_catalog.=) ANY ($2)"
+
 #define CLOSE_ORPHANS(table) \
 	"UPDATE " table " SET" \
 	" status = CASE WHEN " WAITED " THEN 'skipped' ELSE 'failed' END," \
 	" reason = CASE WHEN " FROM_AN_OLDER_TIMELINE " THEN 'failover' ELSE 'server_restart' END," \
 	" return_message = CASE WHEN " FROM_AN_OLDER_TIMELINE \
 	"  THEN pg_catalog.concat('server promoted\nDETAIL: '," FAILOVER_DETAIL ")" \
-	"  ELSE $2 END," \
+	"  WHEN " WAITED " THEN 'server restarted'" \
+	"  WHEN " IS_HARMLESS " THEN 'server restarted: the run was interrupted, nothing of it was committed'" \
+	"  ELSE 'server restarted: the run was interrupted, part or all of it may have been committed' END," \
+	" effects = CASE WHEN " WAITED " THEN NULL WHEN " IS_HARMLESS " THEN 'none' ELSE 'unknown' END," \
 	" detail = CASE WHEN " FROM_AN_OLDER_TIMELINE " THEN" FAILOVER_DETAIL " END," \
 	" end_time = pg_catalog.clock_timestamp()" \
-	" WHERE status OPERATOR(pg_catalog.=) ANY" \
-	"  ('{queued,starting,running,connecting,sending}'::pg_catalog.text[])" \
+	" WHERE " IS_OPEN \
 	" AND runid OPERATOR(pg_catalog.<>) ALL ($1) AND runid OPERATOR(pg_catalog.<=) $3"
 
 static char *
@@ -648,21 +778,22 @@ clockwork_run_log_past(int64 jobid, TimestampTz since, int most, int *count)
 }
 
 uint64
-clockwork_run_log_close_orphans(const int64 *live, int count, int64 newest, const char *message)
+clockwork_run_log_close_orphans(const int64 *live, int count, int64 newest,
+								const int64 *harmless, int nharmless)
 {
 	static Statement in_history = {
 		CLOSE_ORPHANS("cron.job_run_details")
 		" AND runid OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT b.runid FROM cron.record_backlog b))",
-		4, {INT8ARRAYOID, TEXTOID, INT8OID, INT4OID}, NULL
+		4, {INT8ARRAYOID, INT8ARRAYOID, INT8OID, INT4OID}, NULL
 	};
 	static Statement in_backlog = {
-		CLOSE_ORPHANS("cron.record_backlog"), 4, {INT8ARRAYOID, TEXTOID, INT8OID, INT4OID}, NULL
+		CLOSE_ORPHANS("cron.record_backlog"), 4, {INT8ARRAYOID, INT8ARRAYOID, INT8OID, INT4OID}, NULL
 	};
 	Parameters	parameters = {0};
 	uint64		closed;
 
 	add(&parameters, false, int8_array(live, count));
-	add_text(&parameters, message);
+	add(&parameters, false, int8_array(harmless, nharmless));
 	add_int8(&parameters, newest, false);
 	add_int4(&parameters, current_timeline(), false);
 	execute(&in_history, &parameters);

@@ -14,6 +14,7 @@
 #define CLOCKWORK_RUN_LOG_H
 
 #include "datatype/timestamp.h"
+#include "tcop/cmdtag.h"
 
 /* Which run a record is about. */
 typedef struct RunIdentity
@@ -45,7 +46,18 @@ typedef struct RunEnding
 	int			pid;			/* 0 if no worker attached */
 	TimestampTz start_time;		/* 0 if the command did not begin */
 	TimestampTz end_time;
+	const char *effects;		/* where the status does not tell: "none" or
+								 * "unknown"; else NULL */
 } RunEnding;
+
+/* What the attempt to close a record found. */
+typedef enum RunRecordFound
+{
+	RECORD_CLOSED,				/* it was open, and is closed now */
+	RECORD_SUCCEEDED,			/* it said already that the run succeeded */
+	RECORD_FINAL,				/* it said something else that is final */
+	RECORD_MISSING				/* there is none */
+} RunRecordFound;
 
 /* A record that a former launcher left open. */
 typedef struct OpenRecord
@@ -113,11 +125,36 @@ extern int64 clockwork_run_log_insert_ended(const RunIdentity *run, const RunEnd
 /* A queued run starts: status "starting", and the command as it is now. */
 extern void clockwork_run_log_start(int64 runid, const RunIdentity *run);
 
-/* The worker has begun the command. */
-extern void clockwork_run_log_running(int64 runid, int pid, TimestampTz start_time);
+/*
+ * The worker has begun the command.  `in_doubt`: should its end not be seen,
+ * its effects may have been committed all the same.  A record that somebody
+ * has locked is left as it is.
+ */
+extern void clockwork_run_log_running(int64 runid, int pid, TimestampTz start_time,
+									  bool in_doubt);
 
-/* The end of a run. */
-extern void clockwork_run_log_finish(int64 runid, const RunEnding *ending);
+/*
+ * The end of a run, unless its record is final already: then that is the
+ * truth.
+ */
+extern RunRecordFound clockwork_run_log_finish(int64 runid, const RunEnding *ending);
+
+/*
+ * The same, by the run itself.  A record that somebody has locked is left as
+ * it is, and counts as final.
+ */
+extern RunRecordFound clockwork_run_log_finish_unlocked(int64 runid, const RunEnding *ending);
+
+/*
+ * The record of a run that has ended is gone: write it again, complete.  Does
+ * nothing if there is one by now.
+ */
+extern void clockwork_run_log_restore(int64 runid, const RunIdentity *run,
+									  const RunEnding *ending);
+
+/* Set what a record says of success: all but pid and times. */
+extern void clockwork_run_log_describe_success(RunEnding *ending, CommandTag tag,
+											   bool has_rows, uint64 rows);
 
 /*
  * Keep a record in the backlog: a new one, with a new runid, if `runid` is 0,
@@ -155,12 +192,19 @@ extern int64 clockwork_run_log_newest_runid(void);
 /*
  * Close every open record up to `newest` whose runid is not among `live`: runs
  * that had begun are failed, the others skipped, both with reason
- * server_restart and that message; or, where the record is of an older WAL
- * timeline, because this server was a standby then, with reason failover and
- * words of its own.  Returns how many were closed.
+ * server_restart; or, where the record is of an older WAL timeline, because
+ * this server was a standby then, with reason failover.  Those whose runid is
+ * among `harmless` had no effects.  Returns how many were closed.
  */
 extern uint64 clockwork_run_log_close_orphans(const int64 *live, int count, int64 newest,
-											  const char *message);
+											  const int64 *harmless, int nharmless);
+
+/*
+ * Visit the open records up to `newest` of runs in this database that had
+ * begun and whose effects, by what the record says, are not in doubt.
+ */
+typedef void (*BegunVisitor) (int64 runid, const char *command, void *arg);
+extern void clockwork_run_log_visit_begun(int64 newest, BegunVisitor visit, void *arg);
 
 /*
  * Text from a worker's database, in the server encoding: what cannot be

@@ -78,7 +78,9 @@ clockwork_session_recover(MemoryContext context, bool quiet)
 	int			sqlerrcode = geterrcode();
 
 	HOLD_INTERRUPTS();
-	disable_all_timeouts(false);
+	disable_timeout(LOCK_TIMEOUT, false);
+	disable_timeout(DEADLOCK_TIMEOUT, false);
+	disable_timeout(STATEMENT_TIMEOUT, false);
 	QueryCancelPending = false;
 	if (!quiet)
 		EmitErrorReport();

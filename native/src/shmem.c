@@ -16,6 +16,7 @@
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 
 #define PANEL_NAME "pg_clockwork"
 
@@ -70,6 +71,7 @@ create_text_area(void)
 	 * once: it must never touch dynamic shared memory.
 	 */
 	dsa_pin(area);
+	dsa_set_size_limit(area, CLOCKWORK_MAX_TEXT_AREA);
 	dsa_detach(area);
 }
 
@@ -97,7 +99,10 @@ create_panel(void)
 		panel->slots = (RunSlot *) ((char *) panel + MAXALIGN(sizeof(ControlPanel)));
 		memset(panel->slots, 0, slots_size());
 		for (int i = 0; i < panel->nslots; i++)
+		{
 			pg_atomic_init_u32(&panel->slots[i].state, SLOT_FREE);
+			pg_atomic_init_u32(&panel->slots[i].doubt, DOUBT_NONE);
+		}
 
 		panel->text_area = (char *) panel->slots + slots_size();
 		create_text_area();
@@ -210,14 +215,12 @@ text_area(void)
 	return texts;
 }
 
-dsa_pointer
-clockwork_shmem_keep_text(const char *text, Size length)
+static dsa_pointer
+keep(const char *text, Size length)
 {
 	dsa_pointer kept;
 	char	   *copy;
 
-	if (text == NULL)
-		return InvalidDsaPointer;
 	kept = dsa_allocate_extended(text_area(), length + 1,
 								 DSA_ALLOC_HUGE | DSA_ALLOC_NO_OOM);
 	if (!DsaPointerIsValid(kept))
@@ -225,6 +228,41 @@ clockwork_shmem_keep_text(const char *text, Size length)
 	copy = dsa_get_address(text_area(), kept);
 	memcpy(copy, text, length);
 	copy[length] = '\0';
+	return kept;
+}
+
+dsa_pointer
+clockwork_shmem_keep_text(const char *text, Size length)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	uint32		holdoff = InterruptHoldoffCount;
+	uint32		cancel_holdoff = QueryCancelHoldoffCount;
+	volatile dsa_pointer kept = InvalidDsaPointer;
+
+	if (text == NULL || length >= CLOCKWORK_MAX_TEXT_AREA)
+		return InvalidDsaPointer;
+
+	/*
+	 * "No memory" comes back as such, but a file system without room for the
+	 * segment is an error, raised with the area locked and nothing changed.
+	 */
+	PG_TRY();
+	{
+		kept = keep(text, length);
+	}
+	PG_CATCH();
+	{
+		LWLockReleaseAll();
+		CurrentResourceOwner = owner;	/* 16 and later change it meanwhile */
+		InterruptHoldoffCount = holdoff;
+		QueryCancelHoldoffCount = cancel_holdoff;
+		MemoryContextSwitchTo(caller);
+		EmitErrorReport();
+		FlushErrorState();
+		kept = InvalidDsaPointer;
+	}
+	PG_END_TRY();
 	return kept;
 }
 

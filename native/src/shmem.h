@@ -28,6 +28,12 @@
 /* A text of an outcome longer than this is cut, and says so. */
 #define CLOCKWORK_MAX_TEXT (16 * 1024 * 1024)
 
+/* All texts together never take more than this. */
+#define CLOCKWORK_MAX_TEXT_AREA ((Size) 512 * 1024 * 1024)
+
+/* The part of an error's text that is kept whatever happens, with its NUL. */
+#define CLOCKWORK_NOTE_SIZE 1024
+
 /*
  * The life of a slot.  Each change is made by one side only:
  *
@@ -48,10 +54,25 @@ typedef enum SlotState
 	SLOT_ENDED
 } SlotState;
 
+/*
+ * A worker that is about to commit a run's one transaction without its record
+ * asks the launcher to note first that a crash would leave the effects in
+ * doubt.  The launcher answers, whether it could or not.
+ */
+typedef enum SlotDoubt
+{
+	DOUBT_NONE = 0,
+	DOUBT_ASKED,				/* [W] */
+	DOUBT_ANSWERED				/* [L] */
+} SlotDoubt;
+
 /* How a run ended, with its texts in the text area, in the worker's encoding. */
 typedef struct SlotOutcome
 {
 	bool		succeeded;
+	bool		is_recorded;	/* its success is in its record already: they were
+								 * committed together */
+	bool		by_shutdown;	/* the server was stopped */
 	int			elevel;			/* ERROR, FATAL ...; 0 if succeeded */
 	int			sqlerrcode;		/* 0 if succeeded */
 	bool		is_cancel;		/* somebody asked for it to end */
@@ -63,6 +84,8 @@ typedef struct SlotOutcome
 	dsa_pointer detail;
 	dsa_pointer hint;
 	dsa_pointer context;
+	char		note[CLOCKWORK_NOTE_SIZE];	/* the beginning of the message, where there
+											 * was no memory for all of it; else empty */
 } SlotOutcome;
 
 typedef struct RunSlot
@@ -80,11 +103,14 @@ typedef struct RunSlot
 	int			encoding;		/* of the command */
 	dsa_pointer command;
 	Size		command_length;
+	dsa_pointer settings;		/* a JSON object in the same encoding; invalid: none */
 
 	/* What became of it: [W] */
 	int			pid;			/* set on attach; 0 before */
 	TimestampTz start_time;		/* when the command began; 0 before */
 	TimestampTz end_time;
+	Latch	   *latch;			/* of the worker; set on attach */
+	pg_atomic_uint32 doubt;		/* SlotDoubt */
 	SlotOutcome outcome;		/* valid when ENDED */
 } RunSlot;
 
@@ -102,6 +128,7 @@ typedef struct ControlPanel
 	int			launcher_pid;	/* [L] 0 when there is none */
 	pg_atomic_uint32 connect_failures;	/* [L] in a row */
 	TimestampTz cursor;			/* [L] due times up to here are taken care of */
+	Oid			home_database;	/* [L] where the records are */
 	Oid			job_table;		/* [L] cron.job that the slots' runs belong to */
 	bool		recovered;		/* [L] a launcher of this server has loaded the
 								 * jobs and closed what was left open */
@@ -172,6 +199,8 @@ extern int	clockwork_shmem_take_changes(int64 *jobids);
 /*
  * Keep a text in the text area.  Returns InvalidDsaPointer if `text` is NULL
  * or there is no memory for it.  `length` excludes the NUL that is added.
+ * Never raises an error, except while the process exits, where an error cannot
+ * be caught: keep a note in the slot instead.  The caller holds no LWLock.
  */
 extern dsa_pointer clockwork_shmem_keep_text(const char *text, Size length);
 

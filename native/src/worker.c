@@ -6,7 +6,8 @@
  * OID as the job's role, so the server itself checks once more that the
  * database exists and accepts connections and that the role may log in and
  * connect.  Whatever ends it, an outcome is left in the slot: by the ordinary
- * path, by the error path, or (FATAL, termination) by an exit callback.
+ * path, by the error path, or (FATAL, termination) by an exit callback.  What
+ * has committed by then succeeded, whatever came after.
  *
  * Between attach and exit the slot's outcome belongs to this process alone.
  */
@@ -17,6 +18,9 @@
 #include "compat.h"
 #include "execute.h"
 #include "guc.h"
+#include "own_record.h"
+#include "run_settings.h"
+#include "server.h"
 #include "shmem.h"
 #include "worker.h"
 
@@ -41,9 +45,14 @@
 /* The slot of this process, from attach to report. */
 static RunSlot *my_slot = NULL;
 
-/* What a FATAL error said, noted on its way to the server log. */
+/* How far its command has got. */
+static ExecuteResult progress;
+static bool own_record_written = false;
+static bool is_connected = false;
+
+/* What a FATAL error said: it cannot be caught, and ends this process. */
 static emit_log_hook_type previous_log_hook = NULL;
-static SlotOutcome last_words;
+static ErrorData last_words;
 static bool have_last_words = false;
 
 /* The beginning of a text, at most `most` bytes, and a word that it is cut. */
@@ -73,9 +82,9 @@ keep_error_text(const char *text)
 	if (text == NULL)
 		return InvalidDsaPointer;
 	length = strlen(text);
-	if (length > CLOCKWORK_MAX_TEXT)
-		return keep_beginning(text, length, CLOCKWORK_MAX_TEXT);
-	kept = clockwork_shmem_keep_text(text, length);
+	kept = length > CLOCKWORK_MAX_TEXT ?
+		keep_beginning(text, length, CLOCKWORK_MAX_TEXT) :
+		clockwork_shmem_keep_text(text, length);
 
 	/* Rather a piece of the truth than none. */
 	if (!DsaPointerIsValid(kept) && length > 1024)
@@ -83,6 +92,7 @@ keep_error_text(const char *text)
 	return kept;
 }
 
+/* The texts are kept one after the other: what comes first is the most needed. */
 static void
 describe_error(SlotOutcome *outcome, const ErrorData *error)
 {
@@ -96,6 +106,15 @@ describe_error(SlotOutcome *outcome, const ErrorData *error)
 		 strcmp(error->message_id, "canceling statement due to user request") == 0);
 	outcome->tag = CMDTAG_UNKNOWN;
 	outcome->encoding = GetDatabaseEncoding();
+	if (error->message)
+	{
+		Size		length = strlen(error->message);
+		int			shown = pg_mbcliplen(error->message, (int) Min(length, (Size) INT_MAX),
+										 CLOCKWORK_NOTE_SIZE - 1);
+
+		memcpy(outcome->note, error->message, shown);
+		outcome->note[shown] = '\0';
+	}
 	outcome->message = keep_error_text(error->message);
 	outcome->detail = keep_error_text(error->detail);
 	outcome->hint = keep_error_text(error->hint);
@@ -103,65 +122,122 @@ describe_error(SlotOutcome *outcome, const ErrorData *error)
 }
 
 static void
-describe_success(SlotOutcome *outcome, const ExecuteResult *result)
+describe_success(SlotOutcome *outcome)
 {
 	memset(outcome, 0, sizeof(*outcome));
 	outcome->succeeded = true;
-	outcome->tag = result->tag;
-	outcome->rows = result->rows;
-	outcome->has_rows = result->has_rows;
+	outcome->is_recorded = own_record_written;
+	outcome->tag = progress.tag;
+	outcome->rows = progress.rows;
+	outcome->has_rows = progress.has_rows;
 	outcome->encoding = GetDatabaseEncoding();
 }
 
 /* Publish the outcome.  From here on the slot is the launcher's again. */
 static void
-report(const SlotOutcome *outcome)
+report(void)
 {
 	RunSlot    *slot = my_slot;
 
-	if (slot == NULL)
-		return;
 	my_slot = NULL;
-	slot->outcome = *outcome;
 	slot->end_time = GetCurrentTimestamp();
 	slot_set_state(slot, SLOT_ENDED);
 	clockwork_shmem_wake_launcher();
 }
 
-/* emit_log_hook: a FATAL error cannot be caught, but it can be overheard. */
+static char *
+copy_words(const char *text)
+{
+	return text ? strdup(text) : NULL;
+}
+
+/* Note what ends this process.  Without memory, the rest must do. */
+static void
+note_last_words(const ErrorData *error)
+{
+	have_last_words = true;
+	last_words.elevel = error->elevel;
+	last_words.sqlerrcode = error->sqlerrcode;
+	last_words.message = copy_words(error->message);
+	last_words.detail = copy_words(error->detail);
+	last_words.hint = copy_words(error->hint);
+	last_words.context = copy_words(error->context);
+}
+
+/*
+ * emit_log_hook: overhear a FATAL error on its way to the server log; before
+ * there is a session, any error is.
+ */
 static void
 overhear(ErrorData *error)
 {
-	static bool busy = false;
-
 	if (previous_log_hook)
 		previous_log_hook(error);
-	if (error->elevel != FATAL || my_slot == NULL || busy || have_last_words)
-		return;
-	busy = true;
-	describe_error(&last_words, error);
-	have_last_words = true;
-	busy = false;
+	if (error->elevel >= (is_connected ? FATAL : ERROR) && my_slot && !have_last_words)
+		note_last_words(error);
 }
 
-/* before_shmem_exit: leave an outcome if nothing else did. */
+/*
+ * The bottom of the error context stack.  Where the settings keep FATAL errors
+ * out of the server log, nobody but a context callback hears of them.
+ */
+static void
+overhear_unlogged(void *arg)
+{
+	MemoryContext caller;
+	ErrorData  *error;
+	int			category = ERRCODE_TO_CATEGORY(geterrcode());
+
+	if (clockwork_log_level() <= FATAL || my_slot == NULL || have_last_words ||
+		category == ERRCODE_SUCCESSFUL_COMPLETION || category == ERRCODE_WARNING)
+		return;
+	caller = MemoryContextSwitchTo(TopMemoryContext);
+	error = CopyErrorData();
+	MemoryContextSwitchTo(caller);
+	if (error->elevel >= FATAL)
+		note_last_words(error);
+	FreeErrorData(error);
+}
+
+/*
+ * before_shmem_exit: leave an outcome if nothing else did.  An error in here
+ * ends in leave_note.
+ */
 static void
 leave_outcome(int code, Datum arg)
 {
+	static char unknown_end[] = "the worker ended without reporting an outcome; "
+	"more details may be available in the server log";
+	SlotOutcome *outcome;
+
 	if (my_slot == NULL)
 		return;
-	if (!have_last_words)
+	outcome = &my_slot->outcome;
+	if (progress.is_committed)
+		describe_success(outcome);
+	else
 	{
-		memset(&last_words, 0, sizeof(last_words));
-		last_words.elevel = FATAL;
-		last_words.sqlerrcode = ERRCODE_INTERNAL_ERROR;
-		last_words.tag = CMDTAG_UNKNOWN;
-		last_words.encoding = PG_SQL_ASCII;
-		last_words.message =
-			keep_error_text("the worker ended without reporting an outcome; "
-							"more details may be available in the server log");
+		if (!have_last_words)
+		{
+			last_words.elevel = FATAL;
+			last_words.sqlerrcode = ERRCODE_INTERNAL_ERROR;
+			last_words.message = unknown_end;
+		}
+		describe_error(outcome, &last_words);
+		outcome->by_shutdown = last_words.sqlerrcode == ERRCODE_ADMIN_SHUTDOWN &&
+			clockwork_server_is_stopping();
 	}
-	report(&last_words);
+	report();
+}
+
+/* The same, after leave_outcome failed: what it has left will do. */
+static void
+leave_note(int code, Datum arg)
+{
+	if (my_slot == NULL)
+		return;
+	LWLockReleaseAll();
+	report();
 }
 
 /* Take over the slot; false if it has moved on. */
@@ -181,7 +257,9 @@ attach(int slot_index, uint32 generation)
 	if (!slot_swap_state(slot, SLOT_LAUNCHED, SLOT_RUNNING))
 		return false;
 	slot->pid = MyProcPid;
+	slot->latch = MyLatch;
 	my_slot = slot;
+	before_shmem_exit(leave_note, (Datum) 0);
 	before_shmem_exit(leave_outcome, (Datum) 0);
 	previous_log_hook = emit_log_hook;
 	emit_log_hook = overhear;
@@ -215,45 +293,93 @@ fetch_command(void)
 	return copy;
 }
 
+/* A text of the launcher's in this database's encoding; needs a transaction. */
 static char *
-convert_command(char *command, int encoding)
+convert(const char *text, int encoding)
 {
-	char	   *converted;
-	MemoryContext context = CurrentMemoryContext;
-
-	if (encoding == GetDatabaseEncoding())
-		return command;
-
-	/* Finding the conversion reads catalogs. */
-	StartTransactionCommand();
-	MemoryContextSwitchTo(context);
-	converted = pg_any_to_server(command, strlen(command), encoding);
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(context);
-	return converted;
+	return pg_any_to_server(text, strlen(text), encoding);
 }
 
-/* Run the command and describe how it ended; never raises an ERROR. */
+/* Everything that a session must be before its command begins. */
+static char *
+prepare_session(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	char		name[NAMEDATALEN];
+	const char *settings = clockwork_shmem_text(my_slot->settings);
+	char	   *command;
+
+	StartTransactionCommand();
+	MemoryContextSwitchTo(context);
+	check_policy();
+	snprintf(name, sizeof(name), "pg_clockwork job " INT64_FORMAT " run " INT64_FORMAT,
+			 my_slot->jobid, my_slot->runid);
+	SetConfigOption("application_name", name, PGC_USERSET, PGC_S_CLIENT);
+	clockwork_guc_show_run(my_slot->jobid, my_slot->runid, my_slot->due_time, my_slot->attempt);
+	if (settings)
+		clockwork_run_settings_apply(convert(settings, my_slot->encoding));
+	command = convert(fetch_command(), my_slot->encoding);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	return command;
+}
+
 static void
-run(SlotOutcome *outcome)
+before_commit(const ExecuteResult *result)
+{
+	own_record_written = clockwork_own_record_write(my_slot, result);
+}
+
+/*
+ * The error being handled, in the current memory context.  One whose text is
+ * too long to be copied is still an error.
+ */
+static ErrorData *
+copy_error(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	int			sqlerrcode = geterrcode();
+	ErrorData  *volatile error = NULL;
+
+	PG_TRY();
+	{
+		error = CopyErrorData();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		error = palloc0(sizeof(ErrorData));
+		error->elevel = ERROR;
+		error->sqlerrcode = sqlerrcode;
+		error->message = pstrdup("the error message was too long to be kept");
+	}
+	PG_END_TRY();
+	return error;
+}
+
+/* Run the command and leave its outcome in the slot; never raises an ERROR. */
+static void
+run(void)
 {
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
 												  "pg_clockwork run",
 												  ALLOCSET_DEFAULT_SIZES);
 
 	MemoryContextSwitchTo(context);
+	memset(&progress, 0, sizeof(progress));
+	own_record_written = false;
 	PG_TRY();
 	{
-		ExecuteResult result;
-		char	   *command = convert_command(fetch_command(), my_slot->encoding);
+		char	   *command = prepare_session();
 
-		clockwork_execute(command, &result);
-		if (result.left_open)
+		my_slot->start_time = GetCurrentTimestamp();
+		clockwork_execute(command, &progress, before_commit);
+		if (progress.left_open)
 			ereport(ERROR,
 					(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 					 errmsg("the command ended inside a transaction block, which was rolled back"),
 					 errhint("End the command with COMMIT.")));
-		describe_success(outcome, &result);
+		describe_success(&my_slot->outcome);
 	}
 	PG_CATCH();
 	{
@@ -264,13 +390,18 @@ run(SlotOutcome *outcome)
 		QueryCancelPending = false;
 		MemoryContextSwitchTo(context);
 		EmitErrorReport();
-		error = CopyErrorData();
+		error = copy_error();
 		debug_query_string = NULL;
 		AbortOutOfAnyTransaction();
 		PortalErrorCleanup();
 		FlushErrorState();
 		MemoryContextSwitchTo(context);
-		describe_error(outcome, error);
+
+		/* A cancellation that came too late changes nothing. */
+		if (progress.is_committed)
+			describe_success(&my_slot->outcome);
+		else
+			describe_error(&my_slot->outcome, error);
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();
@@ -282,8 +413,7 @@ void
 clockwork_worker_main(Datum arg)
 {
 	uint64		told = (uint64) DatumGetInt64(arg);
-	SlotOutcome outcome;
-	char		name[NAMEDATALEN];
+	ErrorContextCallback listener;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -291,22 +421,18 @@ clockwork_worker_main(Datum arg)
 
 	if (!attach((int) (told >> 32), (uint32) told))
 		return;
+	listener.callback = overhear_unlogged;
+	listener.arg = NULL;
+	listener.previous = error_context_stack;
+	error_context_stack = &listener;
 
 	BackgroundWorkerInitializeConnectionByOid(my_slot->database, my_slot->role, 0);
-
-	StartTransactionCommand();
-	check_policy();
-	CommitTransactionCommand();
-
-	snprintf(name, sizeof(name), "pg_clockwork job " INT64_FORMAT " run " INT64_FORMAT,
-			 my_slot->jobid, my_slot->runid);
-	SetConfigOption("application_name", name, PGC_USERSET, PGC_S_CLIENT);
-
-	my_slot->start_time = GetCurrentTimestamp();
-	run(&outcome);
+	is_connected = true;
+	run();
 
 	/* Counted before it is told, so that whoever is told can see the counts. */
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
-	report(&outcome);
+	report();
+	error_context_stack = listener.previous;
 }

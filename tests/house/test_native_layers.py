@@ -2,7 +2,7 @@
 
     surface      the SQL functions, and what the server calls when it loads the library
     processes    launcher and worker, which meet only in the slot
-    desk         the launcher's work of a pass: jobs read, records written
+    desk         what processes do to jobs and records: read them, write them
     chains       runs that follow from runs of other jobs
     rules        the decisions of the core, executed on runs
     runs         what the launcher has under way
@@ -30,7 +30,7 @@ SOURCES = ROOT / "native" / "src"
 DRAWING: list[tuple[str, tuple[str, ...]]] = [
     ("surface", ("module", "api*")),
     ("processes", ("launcher", "worker")),
-    ("desk", ("backlog", "bookkeeping", "job_sync", "job_identity")),
+    ("desk", ("backlog", "bookkeeping", "job_sync", "job_identity", "own_record")),
     ("chains", ("run_after",)),
     ("rules", ("run_policy",)),
     ("runs", ("run_list",)),
@@ -39,6 +39,7 @@ DRAWING: list[tuple[str, tuple[str, ...]]] = [
         (
             "catalog",
             "run_log",
+            "run_settings",
             "acl",
             "shmem",
             "run_request",
@@ -52,7 +53,7 @@ DRAWING: list[tuple[str, tuple[str, ...]]] = [
     ),
     ("bridges", ("zone", "extension", "job")),
     ("core", ("core/*",)),
-    ("leaves", ("guc", "clock")),
+    ("leaves", ("guc", "clock", "server")),
     ("ground", ("compat",)),
 ]
 LINES = [line for line, _ in DRAWING]

@@ -139,7 +139,7 @@ def test_a_standby_is_idle_and_takes_over_when_promoted(
                 # A launcher that is asked to go may still have recorded the end of the run.
                 wait_until(lambda: not runs(conn, "timeline = 1 AND status = ANY (%s)", list(OPEN)), message="the ends")
                 closed = runs(conn, "jobid = %s AND timeline = 1 AND reason <> 'overlap'", jobs["long"])
-                assert {run.reason for run in closed} <= {"failover", "terminated"}
+                assert {run.reason for run in closed} <= {"failover", "shutdown"}
                 assert all(run.end_time for run in closed)
             assert [run.timeline for run in wait_for_runs(conn, jobs["boot"])] == [2]
             # One record for all that fell due in between, and it is the last that is not a run.
@@ -278,7 +278,7 @@ def test_a_synchronous_standby_that_is_missing_holds_up_only_who_asks_for_it(fre
         count = len(wait_for_runs(conn, tick))
         found = wait_for_runs(conn, tick, count + 2)
         assert {run.status for run in found[:count]} == {"succeeded"}
-        assert [run.status for run in runs_of(conn, released)] == ["running"]
+        assert {run.status for run in runs_of(conn, released)} <= set(OPEN)
         with standby_of(fresh_server) as standby:
             assert wait_for_runs(conn, released)[0].status == "succeeded"
             assert standby.sql("SELECT name FROM public.effects") == [("released",)]

@@ -35,7 +35,9 @@ PROMPT_S = 5.0
 def assert_no_ghost(conn: Connection) -> None:
     """No record of before is open, and those that were say when and why they ended."""
     closed = runs(conn, "reason = 'server_restart'")
-    assert all(run.end_time and run.return_message == "server restarted" for run in closed)
+    assert all(
+        run.end_time and run.return_message and run.return_message.startswith("server restarted") for run in closed
+    )
     assert {run.status for run in closed} <= {"failed", "skipped"}
     assert rows(
         conn,
@@ -256,7 +258,8 @@ def test_a_missing_synchronous_standby_stops_neither_schedule_nor_shutdown(fresh
         found = wait_for_runs(conn, jobid, 3)
         assert {run.status for run in found[:3]} == {"succeeded"}
         sample(0.2, lambda: None, 0.1)
-        assert [run.status for run in runs_of(conn, writer)] == ["running"]
+        # Its record waits with it, and so stays what it was.
+        assert {run.status for run in runs_of(conn, writer)} <= set(OPEN)
     before = time.monotonic()
     fresh_server.stop("fast")
     assert time.monotonic() - before < 10

@@ -53,6 +53,7 @@ class Run:
     command_tag: str | None
     row_count: int | None
     timeline: int | None
+    effects: str | None
 
     @property
     def lateness(self) -> float:
