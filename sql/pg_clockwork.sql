@@ -122,6 +122,10 @@ CREATE TABLE cron.job (
   history text NOT NULL DEFAULT 'all'
     CONSTRAINT job_history_check
     CHECK (history OPERATOR(pg_catalog.=) ANY ('{all,failures,none}'::pg_catalog.text[])),
+  notify text
+    CONSTRAINT job_notify_check
+    CHECK (pg_catalog.octet_length(notify) OPERATOR(pg_catalog.>=) 1
+           AND pg_catalog.octet_length(notify) OPERATOR(pg_catalog.<) 64),
   managed_by text,
   schedule_anchor timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   active_since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -157,6 +161,7 @@ COMMENT ON COLUMN cron.job.pause_after IS 'Consecutive failures after which the 
 COMMENT ON COLUMN cron.job.paused_reason IS 'Why the job is paused; NULL if it is not.';
 COMMENT ON COLUMN cron.job.settings IS 'Configuration parameters for its runs, by name: set before the command begins, with the owner''s rights.';
 COMMENT ON COLUMN cron.job.history IS 'Which runs are recorded: all, failures or none. This version supports all.';
+COMMENT ON COLUMN cron.job.notify IS 'Channel on which the end of each run is notified; NULL means none.';
 COMMENT ON COLUMN cron.job.managed_by IS 'Who looks after this job, such as a deployment tool.';
 COMMENT ON COLUMN cron.job.schedule_anchor IS 'Where the series of an interval schedule begins: when the schedule was set. Kept by a trigger.';
 COMMENT ON COLUMN cron.job.active_since IS 'When the job was made active or resumed, was taken over or got its schedule: due times before that were not missed. Kept by a trigger.';
@@ -194,7 +199,8 @@ CREATE TABLE cron.job_run_details (
   label text,
   timeline int,
   owner oid GENERATED ALWAYS AS (cron.role_oid(username)) STORED,
-  effects text
+  effects text,
+  requested_by text
 ) WITH (fillfactor = 70);
 
 -- A run can be started once for one due time, whatever happens.
@@ -228,6 +234,22 @@ COMMENT ON COLUMN cron.job_run_details.label IS 'Label given to the run.';
 COMMENT ON COLUMN cron.job_run_details.owner IS 'The role that username named when the record was written: whoever it is sees the record.';
 COMMENT ON COLUMN cron.job_run_details.timeline IS 'WAL timeline on which the record was begun: each promotion of a standby starts a new one.';
 COMMENT ON COLUMN cron.job_run_details.effects IS 'For a run whose end was not seen: none (nothing of it was committed) or unknown (part or all of it may have been). Otherwise NULL: status tells.';
+COMMENT ON COLUMN cron.job_run_details.requested_by IS 'Role that asked for the run; NULL if the schedule did.';
+
+/* ---- everything paused ---- */
+
+-- No row: never paused.  A row without a reason says when the last pause ended.
+CREATE TABLE cron.pause_state (
+  singleton boolean PRIMARY KEY DEFAULT true CONSTRAINT pause_state_singleton_check CHECK (singleton),
+  reason text,
+  changed_by text NOT NULL DEFAULT CURRENT_USER,
+  changed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE cron.pause_state IS 'Whether all jobs are paused: at most one row. Written by cron.pause_all, cron.drain and cron.resume_all.';
+COMMENT ON COLUMN cron.pause_state.singleton IS 'Always true: there is only one row.';
+COMMENT ON COLUMN cron.pause_state.reason IS 'Why all jobs are paused; NULL if they are not.';
+COMMENT ON COLUMN cron.pause_state.changed_by IS 'Role that paused or resumed them.';
+COMMENT ON COLUMN cron.pause_state.changed_at IS 'When they were paused or resumed.';
 
 -- The same columns in the same order: records move from here to there as they are.
 CREATE TABLE cron.record_backlog (
@@ -240,6 +262,7 @@ COMMENT ON TABLE cron.record_backlog IS 'Run records that cron.job_run_details w
 GRANT SELECT ON cron.job TO PUBLIC;
 GRANT SELECT, DELETE ON cron.job_run_details TO PUBLIC;
 GRANT SELECT ON cron.record_backlog TO PUBLIC;
+GRANT SELECT ON cron.pause_state TO PUBLIC;
 GRANT SELECT ON SEQUENCE cron.jobid_seq TO PUBLIC;
 GRANT SELECT ON SEQUENCE cron.runid_seq TO PUBLIC;
 
@@ -290,6 +313,7 @@ SELECT pg_catalog.pg_extension_config_dump('cron.jobid_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('cron.job_run_details', '');
 SELECT pg_catalog.pg_extension_config_dump('cron.record_backlog', '');
 SELECT pg_catalog.pg_extension_config_dump('cron.runid_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('cron.pause_state', '');
 
 /* ---- telling the launcher ---- */
 
@@ -344,6 +368,17 @@ ALTER TABLE cron.job ENABLE ALWAYS TRIGGER cron_job_owner;
 ALTER TABLE cron.job ENABLE ALWAYS TRIGGER cron_job_check;
 ALTER TABLE cron.job ENABLE ALWAYS TRIGGER cron_job_cache_invalidate;
 ALTER TABLE cron.job ENABLE ALWAYS TRIGGER cron_job_changed;
+
+CREATE FUNCTION cron.pause_changed() RETURNS trigger
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_pause_changed';
+COMMENT ON FUNCTION cron.pause_changed() IS 'Tell the launcher, at commit, that all jobs were paused or resumed.';
+REVOKE ALL ON FUNCTION cron.pause_changed() FROM PUBLIC;
+
+CREATE TRIGGER cron_pause_changed
+  AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cron.pause_state
+  FOR EACH STATEMENT EXECUTE FUNCTION cron.pause_changed();
+COMMENT ON TRIGGER cron_pause_changed ON cron.pause_state IS 'Tell the launcher, at commit, that all jobs were paused or resumed.';
+ALTER TABLE cron.pause_state ENABLE ALWAYS TRIGGER cron_pause_changed;
 
 /* ---- managing jobs: pg_cron's functions, with exactly its signatures ---- */
 
@@ -407,6 +442,92 @@ CREATE FUNCTION cron.adopt(job_id bigint) RETURNS boolean
   LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'clockwork_adopt';
 COMMENT ON FUNCTION cron.adopt(bigint)
   IS 'The same for one job: true if it was taken over, false if there was no need.';
+
+/* ---- controlling runs ---- */
+
+CREATE FUNCTION cron.run_job(job_id bigint, label text DEFAULT NULL) RETURNS bigint
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_run_job';
+COMMENT ON FUNCTION cron.run_job(bigint, text)
+  IS 'Run a job now, whether it is active or not: returns the runid. The run starts when the transaction has committed.';
+
+CREATE FUNCTION cron.run_job(job_name text, label text DEFAULT NULL) RETURNS bigint
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_run_job_named';
+COMMENT ON FUNCTION cron.run_job(text, text)
+  IS 'Run the job of that name now, whether it is active or not: returns the runid. The run starts when the transaction has committed.';
+
+CREATE FUNCTION cron.backfill(job_id bigint, from_time timestamptz, to_time timestamptz,
+                              on_overlap text DEFAULT NULL, dry_run boolean DEFAULT false)
+  RETURNS TABLE (due_time timestamptz, action text, runid bigint, status text)
+  LANGUAGE C ROWS 100 AS 'MODULE_PATHNAME', 'clockwork_backfill';
+COMMENT ON FUNCTION cron.backfill(bigint, timestamptz, timestamptz, text, boolean)
+  IS 'Run a job for its due times from from_time to to_time, both included, that have no successful run and none under way, one after the other; with dry_run only list them. status is what there was before.';
+
+CREATE FUNCTION cron.backfill(job_name text, from_time timestamptz, to_time timestamptz,
+                              on_overlap text DEFAULT NULL, dry_run boolean DEFAULT false)
+  RETURNS TABLE (due_time timestamptz, action text, runid bigint, status text)
+  LANGUAGE C ROWS 100 AS 'MODULE_PATHNAME', 'clockwork_backfill_named';
+COMMENT ON FUNCTION cron.backfill(text, timestamptz, timestamptz, text, boolean)
+  IS 'Run the job of that name for its due times from from_time to to_time, both included, that have no successful run and none under way, one after the other; with dry_run only list them. status is what there was before.';
+
+CREATE FUNCTION cron.cancel(runid bigint, grace interval DEFAULT '10 seconds') RETURNS boolean
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_cancel';
+COMMENT ON FUNCTION cron.cancel(bigint, interval)
+  IS 'Cancel a run, at once: one that waits will not start, one that goes on is told to end, and its process is terminated after the grace period (NULL: never). False if it had ended.';
+
+CREATE FUNCTION cron.wait(runid bigint, timeout interval DEFAULT NULL) RETURNS text
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_wait';
+COMMENT ON FUNCTION cron.wait(bigint, interval)
+  IS 'Wait until a run has ended: returns its status (succeeded, failed or skipped), or NULL after the timeout.';
+
+CREATE PROCEDURE cron.wait_for(runid bigint, timeout interval DEFAULT NULL, INOUT status text DEFAULT NULL)
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_wait_for';
+COMMENT ON PROCEDURE cron.wait_for(bigint, interval, text)
+  IS 'Wait until a run has ended, without a snapshot or a lock of the caller''s: gives its status, or NULL after the timeout. Commits the current transaction.';
+
+CREATE FUNCTION cron.current_run()
+  RETURNS TABLE (jobid bigint, jobname text, runid bigint, due_time timestamptz, attempt int,
+                 trigger text, label text, requested_by text, start_time timestamptz)
+  LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 1 AS 'MODULE_PATHNAME', 'clockwork_current_run';
+COMMENT ON FUNCTION cron.current_run()
+  IS 'The run that this session executes; no row in any other session.';
+
+/* ---- pausing ---- */
+
+CREATE FUNCTION cron.pause(job_id bigint, reason text DEFAULT NULL) RETURNS boolean
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_pause';
+COMMENT ON FUNCTION cron.pause(bigint, text)
+  IS 'Pause a job: its due times pass by, and are not missed, until cron.resume. False if it was paused already; the reason is replaced then, if one is given.';
+
+CREATE FUNCTION cron.pause(job_name text, reason text DEFAULT NULL) RETURNS boolean
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_pause_named';
+COMMENT ON FUNCTION cron.pause(text, text)
+  IS 'Pause the job of that name: its due times pass by, and are not missed, until cron.resume. False if it was paused already; the reason is replaced then, if one is given.';
+
+CREATE FUNCTION cron.resume(job_id bigint) RETURNS boolean
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_resume';
+COMMENT ON FUNCTION cron.resume(bigint) IS 'End the pause of a job. False if it was not paused.';
+
+CREATE FUNCTION cron.resume(job_name text) RETURNS boolean
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_resume_named';
+COMMENT ON FUNCTION cron.resume(text) IS 'End the pause of the job of that name. False if it was not paused.';
+
+CREATE FUNCTION cron.pause_all(reason text DEFAULT NULL) RETURNS boolean
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_pause_all';
+COMMENT ON FUNCTION cron.pause_all(text)
+  IS 'Pause everything, over restarts too, until cron.resume_all: no run starts, whoever asks for it. False if that was so already.';
+REVOKE ALL ON FUNCTION cron.pause_all(text) FROM PUBLIC;
+
+CREATE FUNCTION cron.resume_all() RETURNS boolean
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_resume_all';
+COMMENT ON FUNCTION cron.resume_all()
+  IS 'End what cron.pause_all or cron.drain began; jobs that were paused one by one stay paused. False if nothing was to end.';
+REVOKE ALL ON FUNCTION cron.resume_all() FROM PUBLIC;
+
+CREATE FUNCTION cron.drain(timeout interval DEFAULT NULL, reason text DEFAULT NULL) RETURNS boolean
+  LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_drain';
+COMMENT ON FUNCTION cron.drain(interval, text)
+  IS 'Pause everything as cron.pause_all does, at once, and wait until no run goes on. False after the timeout: then some still do.';
+REVOKE ALL ON FUNCTION cron.drain(interval, text) FROM PUBLIC;
 
 /* ---- when is it due? ---- */
 

@@ -21,6 +21,7 @@
 #include "guc.h"
 #include "run_after.h"
 #include "run_policy.h"
+#include "run_request.h"
 #include "session.h"
 
 #include "catalog/pg_database.h"
@@ -174,13 +175,24 @@ slot_text(const SlotOutcome *outcome, dsa_pointer text)
 
 /* It ended because the launcher told it to. */
 static void
-describe_stop(RunEnding *ending, const char *reason)
+describe_stop(RunEnding *ending, const Run *run)
 {
-	ending->reason = reason;
-	if (strcmp(reason, "timeout") == 0)
+	ending->reason = run->stop_reason;
+	if (strcmp(run->stop_reason, "timeout") == 0)
 		ending->detail = "The run lasted longer than the timeout of its job.";
-	else if (strcmp(reason, "replaced") == 0)
+	else if (strcmp(run->stop_reason, "replaced") == 0)
 		ending->detail = "A later due time of the job took its place.";
+	else
+	{
+		ending->sqlerrcode = ERRCODE_QUERY_CANCELED;
+		ending->elevel = ERROR;
+		ending->message = CANCEL_MESSAGE;
+		ending->detail = psprintf("Canceled by role \"%s\"%s.",
+								  NameStr(clockwork_shmem_slot(run->slot)->cancel.by),
+								  run->terminated_at == POLICY_NEVER ? "" :
+								  ", and terminated after the grace period");
+		ending->hint = NULL;
+	}
 }
 
 /* Needs a transaction: texts of another encoding are converted. */
@@ -194,6 +206,7 @@ describe_ending(RunEnding *ending, const Run *run)
 	ending->pid = slot->pid;
 	ending->start_time = slot->start_time != 0 ? slot->start_time : slot->end_time;
 	ending->end_time = slot->end_time;
+	ending->notify = NameStr(slot->notify);
 	if (outcome->succeeded)
 	{
 		clockwork_run_log_describe_success(ending, outcome->tag, outcome->has_rows, outcome->rows);
@@ -209,9 +222,8 @@ describe_ending(RunEnding *ending, const Run *run)
 	ending->detail = slot_text(outcome, outcome->detail);
 	ending->hint = slot_text(outcome, outcome->hint);
 	ending->context = slot_text(outcome, outcome->context);
-	if (run->stop_reason && (outcome->sqlerrcode == ERRCODE_QUERY_CANCELED ||
-							 outcome->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN))
-		describe_stop(ending, run->stop_reason);
+	if (clockwork_run_policy_was_stopped(run))
+		describe_stop(ending, run);
 }
 
 /* Close a record, or write it again if it is gone. */
@@ -285,7 +297,8 @@ confirm_ending(Run *run)
 	{
 		clockwork_run_policy_ended(run, clockwork_run_policy_outcome(run),
 								   clockwork_shmem_slot(run->slot)->outcome.sqlerrcode);
-		if (job->problem == NULL && job->schedule.kind == SCHEDULE_AT && dlist_is_empty(&job->resting))
+		if (!run->asked && job->problem == NULL && job->schedule.kind == SCHEDULE_AT &&
+			dlist_is_empty(&job->resting))
 			retire_later(run->jobid);
 	}
 	run->job = NULL;
@@ -321,6 +334,7 @@ put_off_ending(Run *run)
 		late->identity.command = keep_text(late->identity.command);
 		late->identity.database = keep_text(late->identity.database);
 		late->identity.username = keep_text(late->identity.username);
+		late->ending.notify = keep_text(late->ending.notify);
 		clockwork_session_commit();
 		late->retry_at = clockwork_run_next_try(late->tries++);
 		dlist_push_tail(&launcher.late_endings, &late->node);
@@ -378,6 +392,7 @@ find_obstacle(const JobDefinition *definition, Oid *database, Oid *role, RunEndi
 	ending->elevel = FATAL;
 	ending->start_time = launcher.now.wall;
 	ending->end_time = launcher.now.wall;
+	ending->notify = definition->notify;
 
 	*role = definition->owner;
 	if (!OidIsValid(*role) || GetUserNameFromId(*role, true) == NULL)
@@ -419,6 +434,10 @@ fill_slot(const Run *run, int64 runid, Oid database, Oid role)
 	slot->jobid = run->jobid;
 	slot->due_time = run->due_time;
 	slot->attempt = run->attempt;
+	strlcpy(slot->trigger, run->trigger, sizeof(slot->trigger));
+	strlcpy(NameStr(slot->notify), run->job->definition.notify ? run->job->definition.notify : "",
+			NAMEDATALEN);
+	memset(&slot->cancel, 0, sizeof(slot->cancel));
 	slot->database = database;
 	slot->role = role;
 	slot->encoding = GetDatabaseEncoding();
@@ -648,9 +667,16 @@ write_skip(Entry *entry, bool to_backlog)
 		clockwork_acl_find_owner(job->definition.owner, job->definition.username) : skip->username;
 	identity.command = job ? job->definition.command : NULL;
 	memset(&ending, 0, sizeof(ending));
-	ending.status = "skipped";
+	ending.status = skip->status;
 	ending.reason = skip->reason;
 	ending.message = skip->message;
+	if (strcmp(skip->status, "failed") == 0)
+	{
+		ending.elevel = ERROR;
+		ending.sqlerrcode = ERRCODE_QUERY_CANCELED;
+		ending.detail = skip->detail;
+	}
+	ending.notify = job ? job->definition.notify : NULL;
 	ending.end_time = launcher.now.wall;
 	if (to_backlog)
 		(void) clockwork_run_log_keep(skip->runid, &identity, &ending);
@@ -702,6 +728,7 @@ write_problem(Entry *entry)
 	ending.sqlerrcode = ERRCODE_INVALID_PARAMETER_VALUE;
 	ending.message = job->problem;
 	ending.detail = job->problem_detail;
+	ending.notify = job->definition.notify;
 	ending.start_time = launcher.now.wall;
 	ending.end_time = launcher.now.wall;
 	clockwork_run_log_problem(&identity, &ending);
@@ -786,7 +813,7 @@ gather_entries(void)
 	}
 
 	take_up_held_runs();
-	while (cron_launch_active_jobs && !launcher.is_leaving &&
+	while (launcher.may_begin && !launcher.is_leaving &&
 		   (slot = clockwork_run_find_free_slot()) >= 0 &&
 		   (run = clockwork_run_take_ready()) != NULL)
 		gather_beginning(run, slot);
@@ -889,21 +916,27 @@ confirm_entry(Entry *entry)
 	switch (entry->kind)
 	{
 		case ENTRY_ENDING:
+			clockwork_run_request_note_end(entry->run->runid);
 			confirm_ending(entry->run);
 			break;
 		case ENTRY_LATE:
+			clockwork_run_request_note_end(entry->late->runid);
 			clockwork_run_free_late(entry->late);
 			break;
 		case ENTRY_RUNNING:
 			confirm_running(entry->run);
 			break;
 		case ENTRY_BEGIN:
+			if (entry->is_over && entry->runid > 0)
+				clockwork_run_request_note_end(entry->runid);
 			confirm_beginning(entry);
 			break;
 		case ENTRY_QUEUED:
 			confirm_queued(entry);
 			break;
 		case ENTRY_SKIP:
+			if (entry->skip->runid != 0)
+				clockwork_run_request_note_end(entry->skip->runid);
 			clockwork_run_free_skip(entry->skip);
 			break;
 		case ENTRY_PROBLEM:
@@ -1088,6 +1121,23 @@ try_to_write(const Batch *batch, int *sqlerrcode)
 	return written;
 }
 
+/* A notification may be what fails: the record counts for more. */
+static bool
+try_without_notification(const Batch *batch, int *sqlerrcode)
+{
+	bool		written;
+
+	if (!clockwork_run_log_has_notified())
+		return false;
+	clockwork_run_log_mute(true);
+	written = try_to_write(batch, sqlerrcode);
+	clockwork_run_log_mute(false);
+	if (written)
+		ereport(WARNING,
+				(errmsg("the end of a run was recorded, but not notified")));
+	return written;
+}
+
 static bool
 is_history_locked(void)
 {
@@ -1105,7 +1155,9 @@ write_each(void)
 		Batch		batch = {.only = &entries[i]};
 		int			sqlerrcode = 0;
 
-		if (entries[i].done || try_to_write(&batch, &sqlerrcode))
+		clockwork_run_log_mute(false);
+		if (entries[i].done || try_to_write(&batch, &sqlerrcode) ||
+			try_without_notification(&batch, &sqlerrcode))
 			continue;
 		if (sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && entries[i].kind != ENTRY_RETIRE &&
 			++lock_timeouts >= LOCK_TIMEOUTS_PER_PASS)
@@ -1174,7 +1226,7 @@ clockwork_bookkeeping_is_due(void)
 {
 	dlist_iter	iter;
 
-	if (cron_launch_active_jobs && launcher.ready.count > 0 &&
+	if (launcher.may_begin && launcher.ready.count > 0 &&
 		clockwork_run_find_free_slot() >= 0)
 		return true;
 	if (launcher.problems_pending || !dlist_is_empty(&launcher.queued_runs))

@@ -28,14 +28,14 @@
  */
 #define JOB_COLUMNS \
 	"jobid, jobname, schedule, command, database, username, timezone, active, priority, " \
-	"schedule_anchor, active_since, " \
+	"schedule_anchor, active_since, paused_reason, notify, " \
 	"CASE WHEN history OPERATOR(pg_catalog.<>) 'all' THEN 'history' END, " \
 	"owner, COALESCE(installation OPERATOR(pg_catalog.<>) (SELECT cron.installation()), true), " \
 	"settings::pg_catalog.text, " \
 	RULE_COLUMNS
 
 /* What becomes of JobDefinition.rules and .is_paused, from column RULES_BEGIN on. */
-#define RULES_BEGIN 16
+#define RULES_BEGIN 18
 #define RULE_COLUMNS \
 	"on_overlap, max_parallel, on_missed, start_deadline, timeout, max_attempts, retry_delay, " \
 	"pg_catalog.array_to_string(retry_on, ' '), jitter, starts_at, ends_at, pause_after, " \
@@ -141,12 +141,14 @@ show_row(HeapTuple row, TupleDesc desc, JobVisitor visit, void *arg)
 	job.priority = DatumGetInt32(SPI_getbinval(row, desc, 9, &is_null));
 	job.anchor = DatumGetTimestampTz(SPI_getbinval(row, desc, 10, &is_null));
 	job.active_since = DatumGetTimestampTz(SPI_getbinval(row, desc, 11, &is_null));
-	job.unsupported = text_column(row, desc, 12);
-	job.owner = DatumGetObjectId(SPI_getbinval(row, desc, 13, &is_null));
+	job.paused_reason = text_column(row, desc, 12);
+	job.notify = text_column(row, desc, 13);
+	job.unsupported = text_column(row, desc, 14);
+	job.owner = DatumGetObjectId(SPI_getbinval(row, desc, 15, &is_null));
 	if (is_null)
 		job.owner = InvalidOid;
-	job.held = DatumGetBool(SPI_getbinval(row, desc, 14, &is_null));
-	job.settings = text_column(row, desc, 15);
+	job.held = DatumGetBool(SPI_getbinval(row, desc, 16, &is_null));
+	job.settings = text_column(row, desc, 17);
 	show_rules(row, desc, &job);
 	visit(&job, arg);
 }
@@ -263,6 +265,8 @@ keep_job(const JobDefinition *shown, void *arg)
 	found->job->database = copy_text(shown->database);
 	found->job->username = copy_text(shown->username);
 	found->job->timezone = copy_text(shown->timezone);
+	found->job->paused_reason = copy_text(shown->paused_reason);
+	found->job->notify = copy_text(shown->notify);
 	found->job->unsupported = copy_text(shown->unsupported);
 	found->job->settings = copy_text(shown->settings);
 	found->job->rules.retry_on = copy_text(shown->rules.retry_on);
@@ -337,6 +341,30 @@ release_former_name(const ExtensionObjects *objects, const char *jobname, const 
 							" AND job.jobname OPERATOR(pg_catalog.=) $1"
 							" AND job.username OPERATOR(pg_catalog.=) $2",
 							SPI_OK_UPDATE, 2, types, values, NULL);
+}
+
+int
+clockwork_catalog_list_named(const ExtensionObjects *objects, const char *name,
+							 int64 *jobids, int most)
+{
+	Oid			types[1] = {TEXTOID};
+	Datum		values[1] = {CStringGetTextDatum(name)};
+	ExtensionSection section;
+	int			count;
+
+	clockwork_extension_enter(&section, objects->owner);
+	if (SPI_execute_with_args("SELECT jobid FROM cron.job WHERE jobname OPERATOR(pg_catalog.=) $1"
+							  " ORDER BY jobid", 1, types, values, NULL, true, most) != SPI_OK_SELECT)
+		elog(ERROR, "could not read cron.job");
+	count = (int) SPI_processed;
+	for (int i = 0; i < count; i++)
+	{
+		bool		is_null;
+
+		jobids[i] = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &is_null));
+	}
+	clockwork_extension_leave(&section);
+	return count;
 }
 
 int64
@@ -528,4 +556,55 @@ clockwork_catalog_pause_job(int64 jobid, const char *reason)
 	PopActiveSnapshot();
 	if (result != SPI_OK_UPDATE)
 		elog(ERROR, "could not pause job " INT64_FORMAT, jobid);
+}
+
+void
+clockwork_catalog_read_pause(const ExtensionObjects *objects, PauseState *pause)
+{
+	ExtensionSection section;
+	MemoryContext caller = CurrentMemoryContext;
+
+	memset(pause, 0, sizeof(*pause));
+	clockwork_extension_enter(&section, objects->owner);
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_execute("SELECT reason, changed_at FROM cron.pause_state", true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read cron.pause_state");
+	if (SPI_processed > 0)
+	{
+		char	   *reason = text_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		bool		is_null;
+
+		pause->reason = reason ? MemoryContextStrdup(caller, reason) : NULL;
+		pause->changed_at = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+															  SPI_tuptable->tupdesc, 2, &is_null));
+	}
+	PopActiveSnapshot();
+	clockwork_extension_leave(&section);
+}
+
+void
+clockwork_catalog_pause(const ExtensionObjects *objects, const char *reason, const char *username)
+{
+	Oid			types[2] = {TEXTOID, TEXTOID};
+	Datum		values[2] = {CStringGetTextDatum(reason), CStringGetTextDatum(username)};
+
+	(void) execute_as_owner(objects,
+							"INSERT INTO cron.pause_state (reason, changed_by) VALUES ($1, $2)"
+							" ON CONFLICT ON CONSTRAINT pause_state_pkey DO UPDATE SET"
+							" reason = EXCLUDED.reason, changed_by = EXCLUDED.changed_by,"
+							" changed_at = EXCLUDED.changed_at",
+							SPI_OK_INSERT, 2, types, values, NULL);
+}
+
+bool
+clockwork_catalog_resume(const ExtensionObjects *objects, const char *username)
+{
+	Oid			types[1] = {TEXTOID};
+	Datum		values[1] = {CStringGetTextDatum(username)};
+
+	return execute_as_owner(objects,
+							"UPDATE cron.pause_state SET reason = NULL, changed_by = $1,"
+							" changed_at = pg_catalog.clock_timestamp()"
+							" WHERE reason IS NOT NULL RETURNING 1::pg_catalog.int8",
+							SPI_OK_UPDATE_RETURNING, 1, types, values, NULL) == 1;
 }

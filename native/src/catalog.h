@@ -29,6 +29,13 @@ extern int64 clockwork_catalog_find_named(const ExtensionObjects *objects,
 										  const char *name, Oid owner);
 
 /*
+ * The ids of all roles' jobs of that name, at most `most` of them: how many
+ * there are.
+ */
+extern int	clockwork_catalog_list_named(const ExtensionObjects *objects, const char *name,
+										 int64 *jobids, int most);
+
+/*
  * Insert a job; or, if its role has one of that name, give that one the new
  * schedule, command and database and nothing else, and let it run here if it
  * was held.  Returns the jobid.
@@ -76,5 +83,19 @@ extern void clockwork_catalog_deactivate_job(int64 jobid);
  * section of the caller's.
  */
 extern void clockwork_catalog_pause_job(int64 jobid, const char *reason);
+
+/* Whether everything is paused: the row of cron.pause_state. */
+typedef struct PauseState
+{
+	const char *reason;			/* NULL: it is not */
+	TimestampTz changed_at;		/* when that was said; 0: never */
+} PauseState;
+
+extern void clockwork_catalog_read_pause(const ExtensionObjects *objects, PauseState *pause);
+
+/* Pause everything, for a reason; or end that, false if there was nothing to end. */
+extern void clockwork_catalog_pause(const ExtensionObjects *objects, const char *reason,
+									const char *username);
+extern bool clockwork_catalog_resume(const ExtensionObjects *objects, const char *username);
 
 #endif							/* CLOCKWORK_CATALOG_H */

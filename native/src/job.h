@@ -23,6 +23,8 @@ typedef struct JobDefinition
 	TimestampTz active_since;	/* no due times before this */
 	bool		is_paused;		/* paused_reason is set */
 	PolicyRules rules;			/* its options */
+	const char *paused_reason;	/* NULL: it is not paused */
+	const char *notify;			/* channel to tell of its runs' ends; NULL: none */
 	const char *unsupported;	/* an option set to what is not supported yet,
 								 * or NULL */
 	Oid			owner;			/* the role it is pinned to; InvalidOid if there

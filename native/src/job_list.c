@@ -102,6 +102,8 @@ copy_definition(Job *job, const JobDefinition *definition)
 								   text_size(definition->username) +
 								   text_size(definition->timezone) +
 								   text_size(definition->settings) +
+								   text_size(definition->paused_reason) +
+								   text_size(definition->notify) +
 								   text_size(definition->unsupported) +
 								   text_size(definition->rules.retry_on) + 1);
 	job->texts = place;
@@ -113,6 +115,8 @@ copy_definition(Job *job, const JobDefinition *definition)
 	own->username = put_text(&place, definition->username);
 	own->timezone = put_text(&place, definition->timezone);
 	own->settings = put_text(&place, definition->settings);
+	own->paused_reason = put_text(&place, definition->paused_reason);
+	own->notify = put_text(&place, definition->notify);
 	own->unsupported = put_text(&place, definition->unsupported);
 	own->rules.retry_on = put_text(&place, definition->rules.retry_on);
 	if (old_texts)
@@ -223,7 +227,7 @@ clockwork_job_start_of(Job *job, TimestampTz due)
 	const PolicyRules *rules = &job->definition.rules;
 	TimestampTz next;
 
-	if (rules->jitter == 0)
+	if (rules->jitter == 0 || job->problem)
 		return due;
 	next = clockwork_job_next_due(job, due);
 	return due + clockwork_policy_offset(rules, job->jobid, clockwork_zone_instant(due),

@@ -72,6 +72,7 @@ static const Option options_known[] = {
 	{"settings", "settings", OPTION_OBJECT, NULL, true, true, false, 0, 0, NULL},
 	{"history", "history", OPTION_TEXT, "all", false, true, false, 0, 0,
 	"|all|failures|none|"},
+	{"notify", "notify", OPTION_TEXT, NULL, true, true, false, 0, 0, NULL},
 	{"managed_by", "managed_by", OPTION_TEXT, NULL, true, true, false, 0, 0, NULL},
 };
 
@@ -320,6 +321,19 @@ check_time(const Option *option, const char *text)
 								   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
 }
 
+/* A name that NOTIFY and LISTEN take. */
+static void
+check_channel(const Option *option, const char *text)
+{
+	if (strcmp(option->key, "notify") != 0 || (text[0] && strlen(text) < NAMEDATALEN))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("option \"%s\" is out of range", option->key),
+			 errdetail("The name of a channel has 1 to %d bytes; this has %zu.",
+					   NAMEDATALEN - 1, strlen(text))));
+}
+
 static void
 check_supported(const Option *option, const char *text)
 {
@@ -352,6 +366,7 @@ add_option(JobChange *change, const Option *option, JsonbValue *value)
 	check_word(option, text);
 	check_interval(option, text);
 	check_time(option, text);
+	check_channel(option, text);
 	check_supported(option, text);
 	job_change_set(change, option->column, column_type(option->type), text);
 }

@@ -16,6 +16,7 @@
 #include "job_sync.h"
 #include "run_after.h"
 #include "run_policy.h"
+#include "run_request.h"
 #include "session.h"
 #include "zone.h"
 
@@ -30,8 +31,16 @@ static bool has_synced = false; /* has this process looked for them at all? */
 static TimestampTz started_at;	/* when this process began */
 static TimestampTz load_from;	/* in a first load, due times after this count */
 static int64 orphans_up_to = 0; /* records up to here may be orphans; 0: none */
+static int64 asked_orphans_up_to = 0;	/* likewise those that wait and were asked for */
 static int64 close_orphans_at = 0;	/* monotonic; not before that */
 static int64 rebuild_at = 0;	/* monotonic; not before that; 0: nothing to rebuild */
+static TimestampTz resumed_at = 0;	/* when a pause of everything ended */
+
+/* Runs that were asked for, until they are taken in: an error loses none. */
+static int64 requests[CLOCKWORK_MAX_REQUESTS];
+static int	nrequests = 0;
+static int64 requests_from = 0;	/* too many: all from this runid on */
+static int64 requests_at = 0;	/* monotonic; not before that */
 
 /* The job's row is gone, or the extension is. */
 static void
@@ -39,7 +48,7 @@ drop_job(Job *job)
 {
 	dlist_mutable_iter iter;
 
-	clockwork_run_abandon_all(job, "unscheduled", "the job was unscheduled");
+	clockwork_run_abandon_all(job, true, "unscheduled", "the job was unscheduled");
 	dlist_foreach_modify(iter, &job->under_way)
 	{
 		Run		   *run = run_of_job(iter.cur);
@@ -57,9 +66,9 @@ static void
 settle_inactive(Job *job)
 {
 	if (!job->definition.active || job->problem)
-		clockwork_run_abandon_all(job, "inactive", "the job was made inactive");
+		clockwork_run_abandon_all(job, job->definition.held, "inactive", "the job was made inactive");
 	else if (job->definition.is_paused)
-		clockwork_run_abandon_all(job, "paused", "the job was paused");
+		clockwork_run_abandon_all(job, false, "paused", "the job was paused");
 }
 
 static void
@@ -75,6 +84,23 @@ put_job(const JobDefinition *definition, void *arg)
 	dlist_foreach(iter, &job->under_way)
 		if (run_of_job(iter.cur)->rank.place != 0)
 			clockwork_run_make_ready(run_of_job(iter.cur)); /* its priority may have changed */
+}
+
+/* Is everything paused? */
+static void
+load_pause(const ExtensionObjects *objects)
+{
+	PauseState	pause;
+	bool		is_paused;
+
+	clockwork_catalog_read_pause(objects, &pause);
+	is_paused = pause.reason != NULL;
+	if (is_paused != launcher.is_paused)
+		ereport(LOG,
+				(errmsg(is_paused ? "all jobs are paused" : "all jobs are resumed"),
+				 is_paused ? errdetail("%s", pause.reason) : 0));
+	launcher.is_paused = is_paused;
+	resumed_at = is_paused ? 0 : pause.changed_at;
 }
 
 static void
@@ -104,6 +130,28 @@ load_changed_jobs(const ExtensionObjects *objects, const int64 *jobids, int coun
 			drop_job(job);
 	}
 	clockwork_after_link();
+}
+
+/* Runs asked for since the last call join those that an error left. */
+static void
+take_requests(void)
+{
+	int64	   *runids = MemoryContextAlloc(launcher.pass_context, sizeof(int64) * CLOCKWORK_MAX_REQUESTS);
+	int64		from;
+	int			count = clockwork_run_request_take(runids, &from);
+
+	if (nrequests + count <= CLOCKWORK_MAX_REQUESTS)
+	{
+		memcpy(&requests[nrequests], runids, count * sizeof(int64));
+		nrequests += count;
+	}
+	else
+	{
+		for (int i = 0; i < count; i++)
+			from = from == 0 ? runids[i] : Min(from, runids[i]);
+	}
+	if (from != 0)
+		requests_from = requests_from == 0 ? from : Min(requests_from, from);
 }
 
 /* Jobs that run once per server start are due now, if they were there then. */
@@ -143,14 +191,77 @@ requeue(const OpenRecord *record)
 	Job		   *job = clockwork_job_list_find(record->jobid);
 	Run		   *run;
 
-	if (job == NULL || !clockwork_job_may_run(job))
+	if (job == NULL || !(record->asked || clockwork_job_may_run(job)))
 		return false;
 	if (has_run(&job->under_way, record->runid) || has_run(&job->waiting, record->runid))
 		return true;			/* a load that failed took it up */
 	run = clockwork_run_create(job, record->due_time, record->attempt, record->trigger);
 	run->runid = record->runid;
-	clockwork_run_line_up(run, false);
+	if (record->asked)
+	{
+		clockwork_run_ask(run);
+		clockwork_run_policy_admit(run);
+	}
+	else
+		clockwork_run_line_up(run, false);
 	return true;
+}
+
+/* Is the job there, and ours? */
+static bool
+has_job(const OpenRecord *record)
+{
+	Job		   *job = clockwork_job_list_find(record->jobid);
+
+	return job && !job->definition.held;
+}
+
+/* There is nothing to run it for. */
+static void
+refuse_request(const OpenRecord *record)
+{
+	RunEnding	ending;
+
+	memset(&ending, 0, sizeof(ending));
+	ending.status = "skipped";
+	ending.reason = "unscheduled";
+	ending.message = "the job was unscheduled";
+	ending.end_time = launcher.now.wall;
+	clockwork_run_log_finish(record->runid, &ending);
+	clockwork_run_request_note_end(record->runid);
+}
+
+/*
+ * Take in the runs that were asked for.  Their jobs are read first: they may
+ * have been scheduled or altered by the same transaction.
+ */
+static void
+load_requests(const ExtensionObjects *objects)
+{
+	ExtensionSection section;
+	OpenRecord *records;
+	int64	   *jobids;
+	int			count;
+
+	clockwork_extension_enter(&section, objects->owner);
+	records = clockwork_run_log_requests(requests, nrequests, requests_from, &count);
+	clockwork_extension_leave(&section);
+	if (count == 0)
+		return;
+	jobids = palloc(sizeof(int64) * count);
+	for (int i = 0; i < count; i++)
+		jobids[i] = records[i].jobid;
+	load_changed_jobs(objects, jobids, count);
+
+	clockwork_extension_enter(&section, objects->owner);
+	for (int i = 0; i < count; i++)
+	{
+		if (has_job(&records[i]))
+			(void) requeue(&records[i]);
+		else
+			refuse_request(&records[i]);
+	}
+	clockwork_extension_leave(&section);
 }
 
 /* The numbers of some runs. */
@@ -246,9 +357,18 @@ take_up_record(const OpenRecord *record)
 	/* One that is starting may have run, unless it never got a worker. */
 	if (record->is_starting && !(only_launcher && was_claimed(record->runid)))
 		return;
+	if (record->asked && record->runid > asked_orphans_up_to)
+	{
+		/* Perhaps it was asked for before the first launcher of this server came. */
+		if (!has_job(record))
+			refuse_request(record);
+		else
+			(void) requeue(record);
+		return;
+	}
 	if (record->is_awaiting ? clockwork_after_take_up(record) :
-		(only_launcher || strcmp(record->trigger, "after") == 0 ||
-		 (job && job->definition.rules.on_missed != POLICY_MISSED_SKIP)) && requeue(record))
+		!record->asked && (only_launcher || strcmp(record->trigger, "after") == 0 ||
+						   (job && job->definition.rules.on_missed != POLICY_MISSED_SKIP)) && requeue(record))
 		return;
 	if (job)
 		clockwork_run_note_outcome(job, record->due_time, AFTER_SKIPPED, record->runid,
@@ -264,13 +384,18 @@ recover_records(void)
 {
 	int			count;
 	OpenRecord *records;
+	bool		is_successor = launcher.panel->recovered && !has_synced;
+	int64		first_request;
 
 	orphans_up_to = clockwork_run_log_newest_runid();
-	if (has_synced)
+	first_request = clockwork_run_request_first(launcher.job_table);
+	asked_orphans_up_to = is_successor ? 0 : first_request != 0 ? first_request : orphans_up_to;
+	if (has_synced && first_request == 0)
 		return;
 	records = clockwork_run_log_open_records(&count);
 	for (int i = 0; i < count; i++)
-		take_up_record(&records[i]);
+		if (records[i].asked || !has_synced)
+			take_up_record(&records[i]);
 }
 
 /* Close the records that were open when this launcher began and have no live run. */
@@ -295,8 +420,9 @@ close_orphans(const ExtensionObjects *objects)
 	harmless.space = 64;
 	harmless.runids = palloc(sizeof(int64) * harmless.space);
 	clockwork_run_log_visit_begun(orphans_up_to, add_if_plain, &harmless);
-	closed = clockwork_run_log_close_orphans(live.runids, live.count, orphans_up_to,
+	closed = clockwork_run_log_close_orphans(live.runids, live.count, orphans_up_to, asked_orphans_up_to,
 											 harmless.runids, harmless.count);
+	clockwork_run_request_note_end(0);
 	clockwork_extension_leave(&section);
 	if (closed > 0)
 		ereport(LOG,
@@ -394,6 +520,7 @@ forget_everything(void)
 	dlist_mutable_iter iter;
 
 	orphans_up_to = 0;
+	launcher.is_paused = false;
 	clockwork_job_list_begin_load();
 	clockwork_job_list_sweep(drop_job);
 	dlist_foreach_modify(iter, &launcher.skips)
@@ -432,6 +559,7 @@ prepare_first_load(const ExtensionObjects *objects)
 		launcher.missed_until = launcher.now.wall;
 	if (newest != 0)
 		load_from = Min(newest, launcher.now.wall);
+	load_from = Max(load_from, resumed_at);
 }
 
 static void
@@ -469,7 +597,8 @@ clockwork_job_sync(void)
 	ExtensionObjects objects;
 	bool		full;
 
-	if (count == 0 && !launcher.must_load)
+	launcher.pause_unread |= clockwork_run_request_take_pause();
+	if (count == 0 && !launcher.must_load && !launcher.pause_unread)
 		return;
 
 	full = launcher.must_load || count < 0 || !is_loaded;
@@ -489,15 +618,36 @@ clockwork_job_sync(void)
 	}
 	launcher.job_table = objects.job;
 	launcher.panel->job_table = objects.job;
+	if (OidIsValid(launcher.job_table) && (full || launcher.pause_unread))
+		load_pause(&objects);
 	if (OidIsValid(launcher.job_table) && full)
 		load(&objects);
-	else if (OidIsValid(launcher.job_table))
+	else if (OidIsValid(launcher.job_table) && count > 0)
 		load_changed_jobs(&objects, changes, count);
 	clockwork_session_commit();
+	launcher.pause_unread = false;
 
 	if (OidIsValid(launcher.job_table) && !is_loaded)
 		finish_first_load();
 	has_synced = true;
+}
+
+void
+clockwork_job_sync_requests(void)
+{
+	ExtensionObjects objects;
+
+	take_requests();
+	if ((nrequests == 0 && requests_from == 0) || !is_loaded || !clockwork_run_is_time(requests_at))
+		return;
+	requests_at = clockwork_run_next_try(0);	/* should it fail */
+	clockwork_session_begin();
+	if (clockwork_extension_find(&objects) && objects.job == launcher.job_table)
+		load_requests(&objects);
+	clockwork_session_commit();
+	nrequests = 0;
+	requests_from = 0;
+	requests_at = 0;
 }
 
 static void

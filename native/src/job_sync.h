@@ -14,6 +14,12 @@ extern void clockwork_job_sync_init(void);
  */
 extern void clockwork_job_sync(void);
 
+/*
+ * Take in the runs that people asked for.  Costs nothing if there are none.
+ * Raises errors: then it is tried again, and what is known goes on.
+ */
+extern void clockwork_job_sync_requests(void);
+
 /* Are the jobs known, and what a former launcher left dealt with? */
 extern bool clockwork_job_sync_is_loaded(void);
 

@@ -8,6 +8,7 @@
  *
  *	 reap		look at the slots: who never came, who has gone (run_list.c)
  *	 sync		read the jobs that changed (job_sync.c)
+ *	 cancel		end runs that people want ended (run_control.c)
  *	 collect	turn due times into runs (run_policy.c)
  *	 settle		turn outcomes of runs into runs of others (run_after.c)
  *	 look		at runs whose time has come: deadlines, timeouts, retries
@@ -33,7 +34,9 @@
 #include "job_sync.h"
 #include "launcher.h"
 #include "run_after.h"
+#include "run_control.h"
 #include "run_policy.h"
+#include "run_request.h"
 #include "server.h"
 #include "session.h"
 #include "shmem.h"
@@ -77,7 +80,8 @@ collect(void)
 
 	while ((job = clockwork_job_list_first_due(launcher.now.wall)) != NULL)
 	{
-		if (!cron_launch_active_jobs)
+		/* Time in which everything is paused is not missed. */
+		if (!cron_launch_active_jobs || launcher.is_paused)
 			clockwork_job_list_resume(job, launcher.now.wall);
 		else if (clockwork_job_start_of(job, job->due_time) <= horizon)
 			clockwork_run_policy_missed(job, horizon);
@@ -228,9 +232,11 @@ advance_cursor(void)
 	dlist_foreach(iter, &launcher.queued_runs)
 		cursor = Min(cursor, dlist_container(Run, unrecorded, iter.cur)->due_time - 1);
 	dlist_foreach(iter, &launcher.held_runs)
-		cursor = Min(cursor, dlist_container(Run, unrecorded, iter.cur)->due_time - 1);
+		if (dlist_container(Run, unrecorded, iter.cur)->runid == 0)
+			cursor = Min(cursor, dlist_container(Run, unrecorded, iter.cur)->due_time - 1);
 	dlist_foreach(iter, &launcher.skips)
-		cursor = Min(cursor, dlist_container(Skip, node, iter.cur)->due_time - 1);
+		if (dlist_container(Skip, node, iter.cur)->runid == 0)
+			cursor = Min(cursor, dlist_container(Skip, node, iter.cur)->due_time - 1);
 	cursor = Min(cursor, clockwork_run_earliest_parked(cursor + 1) - 1);
 	launcher.panel->cursor = cursor;
 }
@@ -380,6 +386,7 @@ pass(void)
 	if (!versions_agree())
 		return;
 
+	clockwork_run_request_begin_pass();
 	take_part_in_invalidation();
 	clockwork_run_reap();
 	if (sync_at <= launcher.now.monotonic && !guarded(clockwork_job_sync))
@@ -390,18 +397,24 @@ pass(void)
 	}
 	(void) guarded(clockwork_job_sync_close_orphans);
 	(void) guarded(clockwork_job_sync_rebuild);
+	(void) guarded(clockwork_job_sync_requests);
+	launcher.may_begin = cron_launch_active_jobs && !launcher.is_paused && !launcher.pause_unread &&
+		!clockwork_run_request_is_held();
 	if (clockwork_job_sync_is_loaded())
 	{
 		(void) guarded(clockwork_job_identity_follow);
+		clockwork_run_control_cancel();
 		collect();
 		if (settle_at <= launcher.now.monotonic && !guarded(settle))
 			settle_at = clockwork_run_next_try(0);
 	}
 	clockwork_run_policy_look();
 	clockwork_bookkeeping_write();
+	clockwork_run_control_answer();
 	launch();
 	(void) guarded(clockwork_backlog_catch_up);
 	advance_cursor();
+	clockwork_run_request_end_pass();
 }
 
 /* When to look whether a run is to be shown as running: milliseconds. */

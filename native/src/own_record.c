@@ -74,6 +74,7 @@ write_record(const RunSlot *slot, const ExecuteResult *result)
 	ending.pid = MyProcPid;
 	ending.start_time = slot->start_time;
 	ending.end_time = GetCurrentTimestamp();
+	ending.notify = NameStr(slot->notify);
 	found = clockwork_run_log_finish_unlocked(slot->runid, &ending);
 	clockwork_extension_leave(&section);
 	return found;

@@ -74,6 +74,16 @@ clockwork_run_create(Job *job, TimestampTz due_time, int32 attempt, const char *
 	return run;
 }
 
+void
+clockwork_run_ask(Run *run)
+{
+	run->asked = true;
+	run->in_order = strcmp(run->trigger, "catch_up") == 0;
+	run->start = run->in_order ? launcher.now.wall : run->due_time;
+	run->deadline = run->in_order ? POLICY_NEVER : clockwork_run_deadline(run->job, run->start);
+	clockwork_run_set_alarm(run, run->deadline);
+}
+
 static void
 put(Run *run, dlist_head *list, RunPlace place)
 {
@@ -91,7 +101,18 @@ clockwork_run_put_under_way(Run *run)
 void
 clockwork_run_put_waiting(Run *run)
 {
+	dlist_iter	iter;
+
 	put(run, &run->job->waiting, RUN_WAITING);
+
+	/* A long backfill must not keep the schedule waiting. */
+	dlist_foreach(iter, &run->job->waiting)
+		if (!run->in_order && run_of_job(iter.cur)->in_order)
+		{
+			dlist_delete(&run->of_job);
+			dlist_insert_before(iter.cur, &run->of_job);
+			return;
+		}
 }
 
 void
@@ -283,7 +304,6 @@ clockwork_run_note_outcome(const Job *job, TimestampTz due_time, AfterOutcome ou
 	dlist_push_tail(&launcher.outcomes, &noted->node);
 }
 
-/* The due time gets no run: say why.  Takes over the record if there is one. */
 void
 clockwork_run_count_adopted(Run *run)
 {
@@ -349,14 +369,16 @@ clockwork_run_set_alarm(Run *run, int64 at)
 		clockwork_due_heap_set(&launcher.alarms, &run->alarm, at, run->sequence);
 }
 
+/* NULL if there is nothing to record. */
 static Skip *
 add_skip(const Job *job, TimestampTz due_time, int64 runid, const char *reason, const char *message)
 {
 	Skip	   *skip;
 
-	if (!cron_log_run)
+	if (!cron_log_run && runid == 0)
 		return NULL;
 	skip = MemoryContextAllocZero(launcher.run_context, sizeof(Skip));
+	skip->status = "skipped";
 	skip->runid = runid;
 	skip->jobid = job->jobid;
 	skip->due_time = due_time;
@@ -409,7 +431,7 @@ clockwork_run_skip(Run *run, const char *reason, const char *message)
 
 /* The runs of a job that have no worker yet will not start. */
 void
-clockwork_run_abandon_all(Job *job, const char *reason, const char *message)
+clockwork_run_abandon_all(Job *job, bool all, const char *reason, const char *message)
 {
 	dlist_mutable_iter iter;
 
@@ -418,10 +440,14 @@ clockwork_run_abandon_all(Job *job, const char *reason, const char *message)
 	dlist_foreach_modify(iter, &job->resting)
 		clockwork_run_skip(run_of_job(iter.cur), reason, message);
 	dlist_foreach_modify(iter, &job->waiting)
-		clockwork_run_skip(run_of_job(iter.cur), reason, message);
+		if (all || !run_of_job(iter.cur)->asked)
+			clockwork_run_skip(run_of_job(iter.cur), reason, message);
 	dlist_foreach_modify(iter, &job->under_way)
 	{
 		Run		   *run = run_of_job(iter.cur);
+
+		if (!all && run->asked)
+			continue;
 
 		/* A slot without a worker can be taken back. */
 		if (run->slot >= 0 && slot_state(clockwork_shmem_slot(run->slot)) == SLOT_BEGUN)
@@ -441,6 +467,94 @@ clockwork_run_promote_waiting(Job *job)
 		clockwork_run_put_under_way(next);
 		clockwork_run_make_ready(next);
 	}
+}
+
+static void end_without_worker(RunSlot *slot, const char *message);
+
+/* ---- runs by their number ---- */
+
+static Run *
+find_in_list(dlist_head *list, int64 runid)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, list)
+		if (run_of_job(iter.cur)->runid == runid)
+			return run_of_job(iter.cur);
+	return NULL;
+}
+
+typedef struct Search
+{
+	int64		runid;
+	Run		   *found;
+} Search;
+
+static void
+search_job(Job *job, void *arg)
+{
+	Search	   *search = arg;
+
+	if (search->found == NULL)
+		search->found = find_in_list(&job->under_way, search->runid);
+	if (search->found == NULL)
+		search->found = find_in_list(&job->waiting, search->runid);
+	if (search->found == NULL)
+		search->found = find_in_list(&job->awaiting, search->runid);
+}
+
+Run *
+clockwork_run_find_by_id(int64 runid)
+{
+	Search		search = {runid, NULL};
+
+	if (runid == 0)
+		return NULL;
+	for (int i = 0; i < launcher.panel->nslots; i++)
+	{
+		Run		   *run = launcher.slot_runs[i];
+
+		if (run && !run->ended && run->runid == runid)
+			return run;
+	}
+	clockwork_job_list_visit(search_job, &search);
+	return search.found;
+}
+
+/* ---- ending runs early ---- */
+
+void
+clockwork_run_cancel_unstarted(Run *run, const char *by)
+{
+	Job		   *job = run->job;
+	Skip	   *skip = add_skip(job, run->due_time, run->runid, "canceled", CANCEL_MESSAGE);
+	MemoryContext caller;
+
+	clockwork_run_note_outcome(job, run->due_time, AFTER_FAILED, run->runid, NULL);
+	if (skip)
+	{
+		caller = MemoryContextSwitchTo(launcher.run_context);
+		skip->status = "failed";
+		skip->attempt = run->attempt;
+		skip->trigger = run->trigger;
+		skip->detail = psprintf("Canceled by role \"%s\" before it began.", by);
+		MemoryContextSwitchTo(caller);
+	}
+	clockwork_run_destroy(run);
+	clockwork_run_promote_waiting(job);
+}
+
+bool
+clockwork_run_end_unattached(Run *run, const char *message)
+{
+	RunSlot    *slot = clockwork_shmem_slot(run->slot);
+
+	if (!slot_swap_state(slot, SLOT_LAUNCHED, SLOT_CLAIMED))
+		return false;
+	if (run->handle)
+		TerminateBackgroundWorker(run->handle);
+	end_without_worker(slot, message);
+	return true;
 }
 
 /* Give the slot back; the run is forgotten. */
@@ -495,6 +609,8 @@ clockwork_run_free_skip(Skip *skip)
 {
 	dlist_delete(&skip->node);
 	pfree(skip->message);
+	if (skip->detail)
+		pfree(skip->detail);
 	pfree(skip->database);
 	pfree(skip->username);
 	pfree(skip);
@@ -518,6 +634,7 @@ clockwork_run_free_late(Late *late)
 	free_text(late->ending.detail);
 	free_text(late->ending.hint);
 	free_text(late->ending.context);
+	free_text(late->ending.notify);
 	pfree(late);
 }
 
@@ -614,13 +731,21 @@ adopt_slots(void)
 		run->due_time = slot->due_time;
 		run->attempt = slot->attempt;
 		run->start = slot->due_time;
-		run->trigger = slot->attempt > 1 ? "retry" : "schedule";
+		run->trigger = clockwork_run_log_trigger(slot->trigger);
+		run->asked = strcmp(run->trigger, "manual") == 0;
 		run->slot = i;
 		run->launched_at = launcher.now.monotonic;
 		if (slot->start_time != 0)
 			run->launched_at -= Max(launcher.now.wall - slot->start_time, 0);
 		run->stopped_at = POLICY_NEVER;
 		run->terminated_at = POLICY_NEVER;
+		if (slot->cancel.is_asked)
+		{
+			run->stop_reason = "canceled";
+			run->stopped_at = launcher.now.monotonic;
+			run->grace = Max(slot->cancel.terminate_at - launcher.now.monotonic, 0);
+			clockwork_run_set_alarm(run, launcher.now.monotonic);
+		}
 		launcher.slot_runs[i] = run;
 		if (state == SLOT_CLAIMED)
 		{

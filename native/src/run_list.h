@@ -89,6 +89,10 @@ typedef struct Run
 	int64		deadline;		/* monotonic; not to start after it */
 	int32		attempt;
 	const char *trigger;
+	bool		asked;			/* somebody asked for it: whether the job is active
+								 * does not matter */
+	bool		in_order;		/* one of a backfill: it waits for its turn, however
+								 * many do, and stands back for the others */
 	int64		sequence;		/* order of creation */
 	RoleShare  *share;			/* where it is parked, or counts as running */
 	bool		is_parked;
@@ -101,6 +105,7 @@ typedef struct Run
 	bool		ended;			/* its end is recorded; the process may linger */
 	int64		timeout;		/* 0: none */
 	const char *stop_reason;	/* why it was told to stop, a constant; or NULL */
+	int64		grace;			/* from then to its termination */
 	int64		stopped_at;		/* monotonic; when it was told to stop */
 	int64		terminated_at;	/* monotonic; the last time; or POLICY_NEVER */
 
@@ -120,8 +125,10 @@ typedef struct Skip
 	TimestampTz due_time;
 	int32		attempt;
 	const char *trigger;		/* a constant */
+	const char *status;			/* skipped, or failed if it was cancelled */
 	const char *reason;
 	char	   *message;
+	char	   *detail;			/* NULL: none */
 	char	   *database;		/* kept here: the job may be gone by then */
 	char	   *username;
 	int			tries;
@@ -177,6 +184,9 @@ typedef struct Launcher
 	bool		problems_pending;	/* some job has one to be reported */
 	bool		has_backlog;	/* there may be records in cron.record_backlog */
 	int64		history_locked_until;	/* monotonic; until then it is not tried */
+	bool		is_paused;		/* cron.pause_all: due times pass by */
+	bool		pause_unread;	/* that may have changed */
+	bool		may_begin;		/* in this pass, runs may get slots */
 	TimestampTz missed_until;	/* due times up to here have been missed */
 	int64		retry_at;		/* monotonic; 0: nothing waits for a retry */
 } Launcher;
@@ -198,6 +208,12 @@ extern int64 clockwork_run_deadline(const Job *job, TimestampTz start);
 /* A new run of a job, in none of its lists yet.  `trigger` is a constant. */
 extern Run *clockwork_run_create(Job *job, TimestampTz due_time, int32 attempt,
 								 const char *trigger);
+
+/*
+ * Somebody asked for this new run: no jitter; and the due times of a backfill
+ * are long over, so they give it neither precedence nor a deadline.
+ */
+extern void clockwork_run_ask(Run *run);
 
 /* Put a run in the list of its job, as the last. */
 extern void clockwork_run_put_under_way(Run *run);
@@ -240,8 +256,25 @@ extern void clockwork_run_skip(Run *run, const char *reason, const char *message
 extern void clockwork_run_skip_due_time(const Job *job, TimestampTz due_time, int64 runid,
 										const char *reason, const char *message);
 
-/* The runs of a job that have no worker yet will not start. */
-extern void clockwork_run_abandon_all(Job *job, const char *reason, const char *message);
+/*
+ * The runs of a job that have no worker yet will not start; those that
+ * somebody asked for only if `all`.
+ */
+extern void clockwork_run_abandon_all(Job *job, bool all, const char *reason, const char *message);
+
+/* The run with that number that has not ended; NULL if there is none. */
+extern Run *clockwork_run_find_by_id(int64 runid);
+
+/* What return_message says of a run that somebody cancelled. */
+#define CANCEL_MESSAGE "job canceled"
+
+/* A run that holds no slot will not start: that role has cancelled it. */
+extern void clockwork_run_cancel_unstarted(Run *run, const char *by);
+
+/*
+ * End a run whose worker was asked for and has not come: false if it has.
+ */
+extern bool clockwork_run_end_unattached(Run *run, const char *message);
 
 /* A run of the job is over: those that waited for that, if any, are next. */
 extern void clockwork_run_promote_waiting(Job *job);

@@ -9,20 +9,29 @@
 #include "compat.h"
 #include "run_log.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "commands/async.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/elog.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #define MAX_PARAMETERS 24
+
+/* PostgreSQL's limit for a payload, less one for the NUL. */
+#define PAYLOAD_MAX 7999
+
+/* Beyond this part of the queue used, nothing is sent. */
+#define NOTIFY_QUEUE_MAX 0.9
 
 /* One statement, prepared when it is first used. */
 typedef struct Statement
@@ -132,19 +141,24 @@ add_identity(Parameters *parameters, const RunIdentity *run)
 	add_text(parameters, run->trigger);
 	add_int4(parameters, run->attempt, false);
 	add_int4(parameters, current_timeline(), false);
+	add_text(parameters, run->label);
+	add_text(parameters, run->requested_by);
 }
 
-#define IDENTITY_COLUMNS "jobid, database, username, command, due_time, trigger, attempt, timeline"
-#define IDENTITY_TYPES INT8OID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, INT4OID, INT4OID
+#define IDENTITY_COLUMNS "jobid, database, username, command, due_time, trigger, attempt, timeline," \
+	" label, requested_by"
+#define IDENTITY_VALUES "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10"
+#define IDENTITY_TYPES INT8OID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, INT4OID, INT4OID, \
+	TEXTOID, TEXTOID
 
 int64
 clockwork_run_log_insert(const RunIdentity *run, const char *status)
 {
 	static Statement statement = {
 		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", status)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+		" VALUES (" IDENTITY_VALUES ", $11)"
 		" ON CONFLICT (jobid, due_time, attempt) DO NOTHING RETURNING runid",
-		9, {IDENTITY_TYPES, TEXTOID}, NULL
+		11, {IDENTITY_TYPES, TEXTOID}, NULL
 	};
 	Parameters	parameters = {0};
 
@@ -159,9 +173,9 @@ clockwork_run_log_insert_queued(const RunIdentity *run, const RunEnding *state)
 {
 	static Statement statement = {
 		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", status, reason, return_message)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+		" VALUES (" IDENTITY_VALUES ", $11, $12, $13)"
 		" ON CONFLICT (jobid, due_time, attempt) DO NOTHING RETURNING runid",
-		11, {IDENTITY_TYPES, TEXTOID, TEXTOID, TEXTOID}, NULL
+		13, {IDENTITY_TYPES, TEXTOID, TEXTOID, TEXTOID}, NULL
 	};
 	Parameters	parameters = {0};
 
@@ -276,6 +290,108 @@ return_message(const RunEnding *ending)
 	return text.data;
 }
 
+/* ---- telling listeners ---- */
+
+static bool is_muted = false;
+static bool has_notified = false;
+
+void
+clockwork_run_log_mute(bool mute)
+{
+	is_muted = mute;
+	has_notified = false;
+}
+
+bool
+clockwork_run_log_has_notified(void)
+{
+	return has_notified;
+}
+
+/* What is told of a run, from its record; NULL if that is gone. */
+static char *
+find_payload(int64 runid)
+{
+	/* A job's name has no bounds; a payload has. */
+	static Statement statement = {
+		"SELECT pg_catalog.jsonb_build_object("
+		" 'runid', d.runid, 'jobid', d.jobid, 'jobname', pg_catalog.left(j.jobname, 1000),"
+		" 'database', d.database, 'username', d.username, 'due_time', d.due_time,"
+		" 'attempt', d.attempt, 'trigger', d.trigger, 'label', d.label, 'status', d.status,"
+		" 'reason', d.reason, 'sqlstate', d.sqlstate,"
+		" 'start_time', d.start_time, 'end_time', d.end_time)::pg_catalog.text"
+		" FROM cron.job_run_details d"
+		" LEFT JOIN cron.job j ON j.jobid OPERATOR(pg_catalog.=) d.jobid"
+		" WHERE d.runid OPERATOR(pg_catalog.=) $1",
+		1, {INT8OID}, NULL
+	};
+	Parameters	parameters = {0};
+	char	   *payload = NULL;
+
+	add_int8(&parameters, runid, false);
+	execute(&statement, &parameters);
+	if (SPI_processed > 0)
+		payload = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	SPI_freetuptable(SPI_tuptable);
+	return payload;
+}
+
+void
+clockwork_run_log_notify(int64 runid, const char *channel)
+{
+	char	   *payload;
+
+	if (is_muted)
+		return;
+	if (DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0)) > NOTIFY_QUEUE_MAX)
+	{
+		ereport(WARNING,
+				(errmsg("the end of run " INT64_FORMAT " was not notified: the queue of notifications is nearly full",
+						runid)));
+		return;
+	}
+	payload = find_payload(runid);
+	if (payload == NULL)
+		return;
+	if (strlen(payload) > PAYLOAD_MAX)
+		payload = psprintf("{\"runid\": " INT64_FORMAT "}", runid);
+	Async_Notify(channel, payload);
+	has_notified = true;
+}
+
+/* Returns the runid, for the caller's convenience; 0: no record was written. */
+static int64
+tell(int64 runid, const RunEnding *ending)
+{
+	if (runid != 0 && ending->notify && ending->notify[0])
+		clockwork_run_log_notify(runid, ending->notify);
+	return runid;
+}
+
+/* The channel of a job; a column of what tell_each works on. */
+#define CHANNEL(jobid) \
+	"(SELECT j.notify FROM cron.job j WHERE j.jobid OPERATOR(pg_catalog.=) " jobid ")"
+
+/* Tell of the records that a statement has returned: runid, status, channel. */
+static void
+tell_each(void)
+{
+	SPITupleTable *written = SPI_tuptable;
+	uint64		count = SPI_processed;
+
+	for (uint64 i = 0; i < count; i++)
+	{
+		bool		is_null;
+		int64		runid = DatumGetInt64(SPI_getbinval(written->vals[i], written->tupdesc, 1, &is_null));
+		char	   *status = SPI_getvalue(written->vals[i], written->tupdesc, 2);
+		char	   *channel = SPI_getvalue(written->vals[i], written->tupdesc, 3);
+
+		if (channel && clockwork_run_log_is_final(status))
+			clockwork_run_log_notify(runid, channel);
+	}
+	SPI_freetuptable(written);
+}
+
 static void
 add_ending(Parameters *parameters, const RunEnding *ending)
 {
@@ -331,17 +447,17 @@ clockwork_run_log_insert_ended(const RunIdentity *run, const RunEnding *ending)
 {
 	static Statement statement = {
 		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", " ENDING_COLUMNS ")"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8,"
-		" $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
+		" VALUES (" IDENTITY_VALUES ","
+		" $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)"
 		" ON CONFLICT (jobid, due_time, attempt) DO NOTHING RETURNING runid",
-		21, {IDENTITY_TYPES, ENDING_TYPES}, NULL
+		23, {IDENTITY_TYPES, ENDING_TYPES}, NULL
 	};
 	Parameters	parameters = {0};
 
 	add_identity(&parameters, run);
 	add_ending(&parameters, ending);
 	execute(&statement, &parameters);
-	return returned_runid();
+	return tell(returned_runid(), ending);
 }
 
 #define START(table) \
@@ -441,8 +557,12 @@ clockwork_run_log_finish(int64 runid, const RunEnding *ending)
 	add_int8(&parameters, runid, false);
 	add_ending(&parameters, ending);
 	execute(&in_history, &parameters);
-	if (SPI_processed == 0)
-		execute(&in_backlog, &parameters);
+	if (SPI_processed > 0)
+	{
+		(void) tell(runid, ending);
+		return RECORD_CLOSED;
+	}
+	execute(&in_backlog, &parameters);	/* told when it moves */
 	return SPI_processed > 0 ? RECORD_CLOSED : look_at_record(runid);
 }
 
@@ -458,7 +578,10 @@ clockwork_run_log_finish_unlocked(int64 runid, const RunEnding *ending)
 	add_int8(&parameters, runid, false);
 	add_ending(&parameters, ending);
 	execute(&statement, &parameters);
-	return SPI_processed > 0 ? RECORD_CLOSED : look_at_record(runid);
+	if (SPI_processed == 0)
+		return look_at_record(runid);
+	(void) tell(runid, ending);
+	return RECORD_CLOSED;
 }
 
 void
@@ -466,10 +589,10 @@ clockwork_run_log_restore(int64 runid, const RunIdentity *run, const RunEnding *
 {
 	static Statement statement = {
 		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", " ENDING_COLUMNS ", runid)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8,"
-		" $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
+		" VALUES (" IDENTITY_VALUES ","
+		" $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)"
 		" ON CONFLICT DO NOTHING",
-		22, {IDENTITY_TYPES, ENDING_TYPES, INT8OID}, NULL
+		24, {IDENTITY_TYPES, ENDING_TYPES, INT8OID}, NULL
 	};
 	Parameters	parameters = {0};
 
@@ -485,11 +608,11 @@ clockwork_run_log_keep(int64 runid, const RunIdentity *run, const RunEnding *end
 	static Statement statement = {
 		"INSERT INTO cron.record_backlog AS b (runid, " IDENTITY_COLUMNS ", " ENDING_COLUMNS ")"
 		" VALUES (COALESCE($1, pg_catalog.nextval('cron.runid_seq')),"
-		" $2, $3, $4, $5, $6, $7, $8, $9,"
-		" $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
+		" $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,"
+		" $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)"
 		" ON CONFLICT (runid) DO UPDATE SET " MERGED_ENDING
 		" RETURNING b.runid",
-		22, {INT8OID, IDENTITY_TYPES, ENDING_TYPES}, NULL
+		24, {INT8OID, IDENTITY_TYPES, ENDING_TYPES}, NULL
 	};
 	Parameters	parameters = {0};
 
@@ -533,16 +656,18 @@ clockwork_run_log_catch_up(const int64 *runids, int count)
 	static Statement statement = {
 		"WITH taken AS"
 		" (DELETE FROM cron.record_backlog WHERE runid OPERATOR(pg_catalog.=) ANY ($1) RETURNING *)"
-		" INSERT INTO cron.job_run_details AS d (runid, label, " IDENTITY_COLUMNS ", " ENDING_COLUMNS ")"
-		" SELECT runid, label, " IDENTITY_COLUMNS ", " ENDING_COLUMNS " FROM taken"
+		" INSERT INTO cron.job_run_details AS d (runid, " IDENTITY_COLUMNS ", " ENDING_COLUMNS ")"
+		" SELECT runid, " IDENTITY_COLUMNS ", " ENDING_COLUMNS " FROM taken"
 		" ON CONFLICT (runid) DO UPDATE SET " MERGED_ENDING
-		" WHERE d.status OPERATOR(pg_catalog.=) ANY ('{queued,starting,running}'::pg_catalog.text[])",
+		" WHERE d.status OPERATOR(pg_catalog.=) ANY ('{queued,starting,running}'::pg_catalog.text[])"
+		" RETURNING runid, status, " CHANNEL("d.jobid"),
 		1, {INT8ARRAYOID}, NULL
 	};
 	Parameters	parameters = {0};
 
 	add(&parameters, false, int8_array(runids, count));
 	execute(&statement, &parameters);
+	tell_each();
 }
 
 void
@@ -550,20 +675,22 @@ clockwork_run_log_problem(const RunIdentity *run, const RunEnding *ending)
 {
 	static Statement statement = {
 		"INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", " ENDING_COLUMNS ")"
-		" SELECT $1, $2, $3, $4, $5, $6, $7, $8,"
-		" $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21"
+		" SELECT " IDENTITY_VALUES ","
+		" $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23"
 		" WHERE NOT EXISTS (SELECT FROM"
 		"  (SELECT d.return_message FROM cron.job_run_details d"
 		"    WHERE d.jobid OPERATOR(pg_catalog.=) $1 AND d.due_time IS NULL"
 		"    ORDER BY d.runid DESC LIMIT 1) AS newest"
-		"  WHERE newest.return_message OPERATOR(pg_catalog.=) $10)",
-		21, {IDENTITY_TYPES, ENDING_TYPES}, NULL
+		"  WHERE newest.return_message OPERATOR(pg_catalog.=) $12)"
+		" RETURNING runid",
+		23, {IDENTITY_TYPES, ENDING_TYPES}, NULL
 	};
 	Parameters	parameters = {0};
 
 	add_identity(&parameters, run);
 	add_ending(&parameters, ending);
 	execute(&statement, &parameters);
+	(void) tell(returned_runid(), ending);
 }
 
 TimestampTz
@@ -571,8 +698,12 @@ clockwork_run_log_newest_due_time(void)
 {
 	static Statement statement = {
 		"SELECT pg_catalog.max(newest.due_time) FROM"
-		" ((SELECT due_time FROM cron.job_run_details ORDER BY runid DESC LIMIT 1000)"
-		"  UNION ALL (SELECT due_time FROM cron.record_backlog ORDER BY runid DESC LIMIT 1000)) AS newest",
+		" ((SELECT due_time FROM cron.job_run_details"
+		"    WHERE trigger IS NULL OR trigger OPERATOR(pg_catalog.<>) 'catch_up'"
+		"    ORDER BY runid DESC LIMIT 1000)"
+		"  UNION ALL (SELECT due_time FROM cron.record_backlog"
+		"    WHERE trigger IS NULL OR trigger OPERATOR(pg_catalog.<>) 'catch_up'"
+		"    ORDER BY runid DESC LIMIT 1000)) AS newest",
 		0, {0}, NULL
 	};
 	Parameters	parameters = {0};
@@ -598,9 +729,8 @@ clockwork_run_log_newest_runid(void)
 	return returned_runid();
 }
 
-/* The word for what made a run, as a constant. */
-static const char *
-trigger_word(const char *text)
+const char *
+clockwork_run_log_trigger(const char *text)
 {
 	static const char *const words[] = {
 		"schedule", "retry", "catch_up", "manual", "after", "launch", "enqueue"
@@ -612,26 +742,16 @@ trigger_word(const char *text)
 	return words[0];
 }
 
-OpenRecord *
-clockwork_run_log_open_records(int *count)
+#define OPEN_RECORD_COLUMNS "runid, jobid, due_time, attempt, trigger," \
+	" status OPERATOR(pg_catalog.=) 'starting', requested_by IS NOT NULL," \
+	" COALESCE(reason OPERATOR(pg_catalog.=) 'waiting_for_parent', false)"
+
+/* The rows that a statement has given. */
+static OpenRecord *
+returned_records(int *count)
 {
-	static Statement statement = {
-		"SELECT runid, jobid, due_time, attempt, trigger,"
-		" status OPERATOR(pg_catalog.=) 'starting',"
-		" COALESCE(reason OPERATOR(pg_catalog.=) 'waiting_for_parent', false) FROM"
-		" (SELECT runid, jobid, due_time, attempt, trigger, status, reason FROM cron.job_run_details"
-		"   WHERE runid OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT b.runid FROM cron.record_backlog b))"
-		"  UNION ALL"
-		"  SELECT runid, jobid, due_time, attempt, trigger, status, reason FROM cron.record_backlog) AS r"
-		" WHERE status OPERATOR(pg_catalog.=) ANY ('{queued,starting}'::pg_catalog.text[])"
-		" AND jobid IS NOT NULL AND due_time IS NOT NULL AND attempt IS NOT NULL"
-		" ORDER BY due_time, runid",
-		0, {0}, NULL
-	};
-	Parameters	parameters = {0};
 	OpenRecord *records;
 
-	execute(&statement, &parameters);
 	*count = (int) SPI_processed;
 	records = SPI_palloc(sizeof(OpenRecord) * Max(*count, 1));
 	for (int i = 0; i < *count; i++)
@@ -646,12 +766,121 @@ clockwork_run_log_open_records(int *count)
 		records[i].due_time = DatumGetTimestampTz(SPI_getbinval(row, desc, 3, &is_null));
 		records[i].attempt = DatumGetInt32(SPI_getbinval(row, desc, 4, &is_null));
 		records[i].is_starting = DatumGetBool(SPI_getbinval(row, desc, 6, &is_null));
-		records[i].is_awaiting = DatumGetBool(SPI_getbinval(row, desc, 7, &is_null));
+		records[i].asked = DatumGetBool(SPI_getbinval(row, desc, 7, &is_null));
+		records[i].is_awaiting = DatumGetBool(SPI_getbinval(row, desc, 8, &is_null));
 		trigger = SPI_getbinval(row, desc, 5, &is_null);
-		records[i].trigger = trigger_word(is_null ? NULL : TextDatumGetCString(trigger));
+		records[i].trigger = clockwork_run_log_trigger(is_null ? NULL : TextDatumGetCString(trigger));
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return records;
+}
+
+OpenRecord *
+clockwork_run_log_open_records(int *count)
+{
+	static Statement statement = {
+		"SELECT " OPEN_RECORD_COLUMNS " FROM"
+		" (SELECT runid, jobid, due_time, attempt, trigger, status, requested_by, reason FROM cron.job_run_details"
+		"   WHERE runid OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT b.runid FROM cron.record_backlog b))"
+		"  UNION ALL SELECT runid, jobid, due_time, attempt, trigger, status, requested_by, reason"
+		"   FROM cron.record_backlog) AS r"
+		" WHERE status OPERATOR(pg_catalog.=) ANY ('{queued,starting}'::pg_catalog.text[])"
+		" AND jobid IS NOT NULL AND due_time IS NOT NULL AND attempt IS NOT NULL"
+		" ORDER BY due_time, runid",
+		0, {0}, NULL
+	};
+	Parameters	parameters = {0};
+
+	execute(&statement, &parameters);
+	return returned_records(count);
+}
+
+bool
+clockwork_run_log_is_final(const char *status)
+{
+	return status && (strcmp(status, "succeeded") == 0 || strcmp(status, "failed") == 0 ||
+					  strcmp(status, "skipped") == 0);
+}
+
+bool
+clockwork_run_log_look(int64 runid, RunLook *look)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(runid)};
+	bool		found;
+	bool		is_null;
+	Datum		jobid;
+	Datum		owner;
+	Datum		writer;
+
+	memset(look, 0, sizeof(*look));
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_execute_with_args("SELECT COALESCE(b.jobid, d.jobid), COALESCE(d.owner, b.owner),"
+							  " COALESCE(b.status, d.status), COALESCE(d.trigger, b.trigger),"
+							  " d.label, d.requested_by, d.xmin FROM"
+							  " (SELECT *, xmin FROM cron.job_run_details"
+							  "   WHERE runid OPERATOR(pg_catalog.=) $1) AS d"
+							  " FULL JOIN (SELECT * FROM cron.record_backlog"
+							  "   WHERE runid OPERATOR(pg_catalog.=) $1) AS b"
+							  " ON d.runid OPERATOR(pg_catalog.=) b.runid",
+							  1, types, values, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read cron.job_run_details");
+	PopActiveSnapshot();
+	found = SPI_processed > 0;
+	if (found)
+	{
+		jobid = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null);
+		look->jobid = is_null ? 0 : DatumGetInt64(jobid);
+		owner = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &is_null);
+		look->owner = is_null ? InvalidOid : DatumGetObjectId(owner);
+		look->status = copy_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3);
+		look->trigger = copy_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4);
+		look->label = copy_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 5);
+		look->requested_by = copy_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 6);
+		writer = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 7, &is_null);
+		look->is_ours = !is_null && TransactionIdIsCurrentTransactionId(DatumGetTransactionId(writer));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return found;
+}
+
+void
+clockwork_run_log_cancel(int64 runid, const char *by)
+{
+	RunEnding	ending;
+
+	memset(&ending, 0, sizeof(ending));
+	ending.status = "failed";
+	ending.reason = "canceled";
+	ending.elevel = ERROR;
+	ending.sqlerrcode = ERRCODE_QUERY_CANCELED;
+	ending.message = "job canceled";
+	ending.detail = psprintf("Canceled by role \"%s\" before it began.", by);
+	ending.end_time = GetCurrentTimestamp();
+	clockwork_run_log_finish(runid, &ending);
+}
+
+#define REQUEST(condition) "SELECT " OPEN_RECORD_COLUMNS " FROM cron.job_run_details WHERE " condition \
+	" AND status OPERATOR(pg_catalog.=) 'queued' AND requested_by IS NOT NULL" \
+	" AND jobid IS NOT NULL AND due_time IS NOT NULL AND attempt IS NOT NULL" \
+	" AND runid OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT b.runid FROM cron.record_backlog b))"
+
+OpenRecord *
+clockwork_run_log_requests(const int64 *runids, int nrunids, int64 from, int *count)
+{
+	/* Each branch goes by the primary key. */
+	static Statement statement = {
+		REQUEST("runid OPERATOR(pg_catalog.=) ANY ($1)")
+		" UNION " REQUEST("runid OPERATOR(pg_catalog.>=) $2")
+		" ORDER BY due_time, runid",
+		2, {INT8ARRAYOID, INT8OID}, NULL
+	};
+	Parameters	parameters = {0};
+
+	add(&parameters, false, int8_array(runids, nrunids));
+	add_int8(&parameters, from == 0 ? PG_INT64_MAX : from, false);
+	execute(&statement, &parameters);
+	return returned_records(count);
 }
 
 void
@@ -718,7 +947,9 @@ clockwork_run_log_visit_begun(int64 newest, BegunVisitor visit, void *arg)
 	" detail = CASE WHEN " FROM_AN_OLDER_TIMELINE " THEN" FAILOVER_DETAIL " END," \
 	" end_time = pg_catalog.clock_timestamp()" \
 	" WHERE " IS_OPEN \
-	" AND runid OPERATOR(pg_catalog.<>) ALL ($1) AND runid OPERATOR(pg_catalog.<=) $3"
+	" AND runid OPERATOR(pg_catalog.<>) ALL ($1) AND runid OPERATOR(pg_catalog.<=) $3" \
+	" AND (requested_by IS NULL OR runid OPERATOR(pg_catalog.<=) $5" \
+	"      OR status OPERATOR(pg_catalog.<>) 'queued')"
 
 static char *
 keep_column(HeapTuple row, TupleDesc desc, int column)
@@ -765,7 +996,7 @@ clockwork_run_log_past(int64 jobid, TimestampTz since, int most, int *count)
 		bool		is_null;
 		Datum		trigger = SPI_getbinval(row, desc, 3, &is_null);
 
-		past[i].trigger = trigger_word(is_null ? NULL : TextDatumGetCString(trigger));
+		past[i].trigger = clockwork_run_log_trigger(is_null ? NULL : TextDatumGetCString(trigger));
 		past[i].due_time = DatumGetTimestampTz(SPI_getbinval(row, desc, 1, &is_null));
 		past[i].attempt = DatumGetInt32(SPI_getbinval(row, desc, 2, &is_null));
 		past[i].succeeded = DatumGetBool(SPI_getbinval(row, desc, 4, &is_null));
@@ -778,16 +1009,17 @@ clockwork_run_log_past(int64 jobid, TimestampTz since, int most, int *count)
 }
 
 uint64
-clockwork_run_log_close_orphans(const int64 *live, int count, int64 newest,
+clockwork_run_log_close_orphans(const int64 *live, int count, int64 newest, int64 asked,
 								const int64 *harmless, int nharmless)
 {
 	static Statement in_history = {
 		CLOSE_ORPHANS("cron.job_run_details")
-		" AND runid OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT b.runid FROM cron.record_backlog b))",
-		4, {INT8ARRAYOID, INT8ARRAYOID, INT8OID, INT4OID}, NULL
+		" AND runid OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT b.runid FROM cron.record_backlog b))"
+		" RETURNING runid, status, " CHANNEL("job_run_details.jobid"),
+		5, {INT8ARRAYOID, INT8ARRAYOID, INT8OID, INT4OID, INT8OID}, NULL
 	};
 	static Statement in_backlog = {
-		CLOSE_ORPHANS("cron.record_backlog"), 4, {INT8ARRAYOID, INT8ARRAYOID, INT8OID, INT4OID}, NULL
+		CLOSE_ORPHANS("cron.record_backlog"), 5, {INT8ARRAYOID, INT8ARRAYOID, INT8OID, INT4OID, INT8OID}, NULL
 	};
 	Parameters	parameters = {0};
 	uint64		closed;
@@ -796,8 +1028,10 @@ clockwork_run_log_close_orphans(const int64 *live, int count, int64 newest,
 	add(&parameters, false, int8_array(harmless, nharmless));
 	add_int8(&parameters, newest, false);
 	add_int4(&parameters, current_timeline(), false);
+	add_int8(&parameters, asked, false);
 	execute(&in_history, &parameters);
 	closed = SPI_processed;
+	tell_each();
 	execute(&in_backlog, &parameters);
 	return closed + SPI_processed;
 }

@@ -26,6 +26,8 @@ typedef struct RunIdentity
 	const char *database;
 	const char *username;
 	const char *command;
+	const char *label;			/* NULL if it has none */
+	const char *requested_by;	/* the role that asked for it; NULL: nobody did */
 } RunIdentity;
 
 /* How a run ended, or why it never began. */
@@ -43,6 +45,7 @@ typedef struct RunEnding
 	const char *command_tag;	/* NULL if no statement completed */
 	bool		has_rows;
 	uint64		rows;
+	const char *notify;			/* channel on which to tell it; NULL: none */
 	int			pid;			/* 0 if no worker attached */
 	TimestampTz start_time;		/* 0 if the command did not begin */
 	TimestampTz end_time;
@@ -59,7 +62,7 @@ typedef enum RunRecordFound
 	RECORD_MISSING				/* there is none */
 } RunRecordFound;
 
-/* A record that a former launcher left open. */
+/* A record of a run that has not ended. */
 typedef struct OpenRecord
 {
 	int64		runid;
@@ -69,6 +72,7 @@ typedef struct OpenRecord
 	const char *trigger;		/* a constant */
 	bool		is_starting;	/* not merely queued */
 	bool		is_awaiting;	/* queued until runs of other jobs have ended */
+	bool		asked;			/* somebody asked for it */
 } OpenRecord;
 
 /* An attempt of a job that has ended. */
@@ -190,13 +194,52 @@ extern OpenRecord *clockwork_run_log_open_records(int *count);
 extern int64 clockwork_run_log_newest_runid(void);
 
 /*
+ * The queued records among those runids, and all from `from` on unless that is
+ * 0, that somebody asked for; order and memory as above.
+ */
+extern OpenRecord *clockwork_run_log_requests(const int64 *runids, int nrunids, int64 from,
+											  int *count);
+
+/* What a record says now, for those who look from outside. */
+typedef struct RunLook
+{
+	int64		jobid;			/* 0: none */
+	Oid			owner;			/* InvalidOid: a role that is not there */
+	char	   *status;
+	char	   *trigger;
+	char	   *label;
+	char	   *requested_by;
+	bool		is_ours;		/* written by this very transaction */
+} RunLook;
+
+/*
+ * Look at a record as it is at this instant, whatever the transaction's
+ * snapshot: false if there is none.  Memory as above.
+ */
+extern bool clockwork_run_log_look(int64 runid, RunLook *look);
+
+/* Is that status one that does not change any more? */
+extern bool clockwork_run_log_is_final(const char *status);
+
+/*
+ * A queued record that this very transaction has written will not become a
+ * run: cancelled by that role.
+ */
+extern void clockwork_run_log_cancel(int64 runid, const char *by);
+
+/* The word for what made a run, as a constant. */
+extern const char *clockwork_run_log_trigger(const char *text);
+
+/*
  * Close every open record up to `newest` whose runid is not among `live`: runs
  * that had begun are failed, the others skipped, both with reason
  * server_restart; or, where the record is of an older WAL timeline, because
  * this server was a standby then, with reason failover.  Those whose runid is
- * among `harmless` had no effects.  Returns how many were closed.
+ * among `harmless` had no effects.  Queued ones that somebody asked for are
+ * closed only up to `asked`: the others wait to be taken in.  Returns how many
+ * were closed.
  */
-extern uint64 clockwork_run_log_close_orphans(const int64 *live, int count, int64 newest,
+extern uint64 clockwork_run_log_close_orphans(const int64 *live, int count, int64 newest, int64 asked,
 											  const int64 *harmless, int nharmless);
 
 /*
@@ -205,6 +248,19 @@ extern uint64 clockwork_run_log_close_orphans(const int64 *live, int count, int6
  */
 typedef void (*BegunVisitor) (int64 runid, const char *command, void *arg);
 extern void clockwork_run_log_visit_begun(int64 newest, BegunVisitor visit, void *arg);
+
+/*
+ * Tell the channel what the record of that run says; the listeners hear it
+ * when the transaction commits.  Called after a final record was written, in
+ * the same transaction and an extension section.  Never fails, but a full
+ * queue of notifications makes the commit fail: so nothing is sent, and a
+ * warning given, if it is nearly full.
+ */
+extern void clockwork_run_log_notify(int64 runid, const char *channel);
+
+/* Send nothing until told otherwise; was anything sent since? */
+extern void clockwork_run_log_mute(bool mute);
+extern bool clockwork_run_log_has_notified(void);
 
 /*
  * Text from a worker's database, in the server encoding: what cannot be

@@ -46,7 +46,7 @@ give_up_attempts(Job *job, dlist_head *list, TimestampTz due)
 	{
 		Run		   *run = run_of_job(iter.cur);
 
-		if (has_started(run) || run->attempt == 1 || run->due_time >= due)
+		if (has_started(run) || run->attempt == 1 || run->asked || run->due_time >= due)
 			continue;
 		clockwork_run_skip(run, "superseded",
 						   "the next due time came before this attempt could start");
@@ -62,8 +62,12 @@ give_up_all_attempts(Job *job, TimestampTz due)
 	give_up_attempts(job, &job->under_way, due);
 }
 
+/*
+ * `as_started`: whether one that is under way has its slot yet makes no
+ * difference.
+ */
 static void
-add_load(dlist_head *list, PolicyLoad *load)
+add_load(dlist_head *list, bool as_started, PolicyLoad *load)
 {
 	dlist_iter	iter;
 
@@ -73,8 +77,10 @@ add_load(dlist_head *list, PolicyLoad *load)
 
 		if (has_ended(run))
 			continue;
-		if (has_started(run))
+		if (has_started(run) || as_started)
 			load->running++;
+		else if (run->in_order)
+			continue;			/* it stands back */
 		else if (is_catching_up(run))
 			load->catching_up++;
 		else
@@ -94,6 +100,8 @@ replace_all(Job *job)
 		{
 			Run		   *run = run_of_job(iter.cur);
 
+			if (!has_started(run) && run->in_order)
+				continue;		/* its turn comes */
 			if (!has_started(run))
 				clockwork_run_skip(run, "replaced", "a later due time took its place");
 			else if (!has_ended(run))
@@ -128,9 +136,17 @@ clockwork_run_policy_admit(Run *run)
 		run->deadline = clockwork_run_deadline(job, launcher.now.wall);
 		clockwork_run_set_alarm(run, run->deadline);
 	}
-	give_up_all_attempts(job, run->due_time);
-	add_load(&job->under_way, &load);
-	add_load(&job->waiting, &load);
+	if (run->in_order)
+	{
+		clockwork_run_line_up(run, false);
+		return;
+	}
+
+	/* What people ask for says nothing about the attempts at due times. */
+	if (!run->asked)
+		give_up_all_attempts(job, run->due_time);
+	add_load(&job->under_way, run->asked, &load);
+	add_load(&job->waiting, false, &load);
 	switch (clockwork_policy_arrive(&job->definition.rules, &limits, &load))
 	{
 		case POLICY_DROP:
@@ -209,6 +225,11 @@ clockwork_run_policy_missed(Job *job, TimestampTz horizon)
 
 /* ---- stopping ---- */
 
+/* As good as never, and can be added to any time. */
+#define NO_TERMINATION (INT64CONST(100) * 365 * USECS_PER_DAY)
+
+static void watch_run(Run *run);
+
 /* False if there is no process to be told yet, or any more. */
 static bool
 send_signal(const Run *run, int signal)
@@ -222,11 +243,15 @@ send_signal(const Run *run, int signal)
 	return kill(slot->pid, signal) == 0;
 }
 
-void
-clockwork_run_policy_stop(Run *run, const char *reason)
+/* Cancel it, and terminate it when it has not ended after `grace`. */
+static void
+stop(Run *run, const char *reason, int64 grace)
 {
 	if (run->stop_reason == NULL)
+	{
 		run->stop_reason = reason;
+		run->grace = grace;
+	}
 	if (run->stopped_at != POLICY_NEVER)
 		return;
 	if (!send_signal(run, SIGINT))
@@ -236,7 +261,50 @@ clockwork_run_policy_stop(Run *run, const char *reason)
 		return;
 	}
 	run->stopped_at = launcher.now.monotonic;
-	clockwork_run_set_alarm(run, run->stopped_at + clockwork_run_limits().grace);
+	watch_run(run);
+}
+
+void
+clockwork_run_policy_stop(Run *run, const char *reason)
+{
+	stop(run, reason, clockwork_run_limits().grace);
+}
+
+bool
+clockwork_run_policy_cancel(Run *run, const char *by, int64 grace)
+{
+	RunSlot    *slot;
+
+	/* A slot without a worker can be taken back. */
+	if (run->slot >= 0 && slot_state(clockwork_shmem_slot(run->slot)) == SLOT_BEGUN && run->job)
+		clockwork_run_release_slot(run);
+	if (!has_started(run))
+	{
+		clockwork_run_cancel_unstarted(run, by);
+		return true;
+	}
+	if (has_ended(run))
+		return false;
+
+	slot = clockwork_shmem_slot(run->slot);
+	grace = grace < 0 ? NO_TERMINATION : grace;
+	if (run->stop_reason == NULL)
+	{
+		slot->cancel.is_asked = true;
+		strlcpy(NameStr(slot->cancel.by), by, NAMEDATALEN);
+		slot->cancel.terminate_at = launcher.now.monotonic + grace;
+		stop(run, "canceled", grace);
+	}
+	else if (run->stopped_at != POLICY_NEVER)
+	{
+		/* Who asks again may shorten the grace period, but not lengthen it. */
+		run->grace = Min(run->grace, launcher.now.monotonic - run->stopped_at + grace);
+		slot->cancel.terminate_at = Min(slot->cancel.terminate_at, run->stopped_at + run->grace);
+		(void) send_signal(run, SIGINT);
+		watch_run(run);
+	}
+	(void) clockwork_run_end_unattached(run, CANCEL_MESSAGE);
+	return true;
 }
 
 /* When the command began; while it has not, when its worker was asked for. */
@@ -261,10 +329,10 @@ watch_run(Run *run)
 		return;
 	if (run->stop_reason && run->stopped_at == POLICY_NEVER)
 	{
-		clockwork_run_policy_stop(run, run->stop_reason);
+		stop(run, run->stop_reason, run->grace);
 		return;
 	}
-	watch = clockwork_policy_watch(run->timeout, clockwork_run_limits().grace, began_at(run),
+	watch = clockwork_policy_watch(run->timeout, run->grace, began_at(run),
 								   run->stopped_at, run->terminated_at, launcher.now.monotonic);
 	clockwork_run_set_alarm(run, watch.look_again);
 	if (watch.action == POLICY_CANCEL)
@@ -324,6 +392,17 @@ clockwork_run_policy_look(void)
 
 /* ---- what follows ---- */
 
+bool
+clockwork_run_policy_was_stopped(const Run *run)
+{
+	int			sqlerrcode = clockwork_shmem_slot(run->slot)->outcome.sqlerrcode;
+
+	/* A worker that is told to end before it has begun may die without a word. */
+	return run->stop_reason &&
+		(sqlerrcode == ERRCODE_QUERY_CANCELED || sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
+		 (sqlerrcode == ERRCODE_INTERNAL_ERROR && strcmp(run->stop_reason, "canceled") == 0));
+}
+
 PolicyOutcome
 clockwork_run_policy_outcome(const Run *run)
 {
@@ -331,7 +410,8 @@ clockwork_run_policy_outcome(const Run *run)
 
 	if (outcome->succeeded)
 		return POLICY_SUCCEEDED;
-	if (outcome->sqlerrcode == ERRCODE_QUERY_CANCELED || outcome->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
+	if (clockwork_run_policy_was_stopped(run) ||
+		outcome->sqlerrcode == ERRCODE_QUERY_CANCELED || outcome->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
 	{
 		if (run->stop_reason)
 			return strcmp(run->stop_reason, "timeout") == 0 ? POLICY_FAILED : POLICY_CANCELED;
@@ -376,7 +456,7 @@ pause_failing(Job *job)
 	dlist_push_tail(&launcher.retirees, &retiree->node);
 	job->definition.is_paused = true;	/* nothing of it starts until that is read again */
 	clockwork_job_list_advance(job, launcher.now.wall);
-	clockwork_run_abandon_all(job, "paused", "the job was paused");
+	clockwork_run_abandon_all(job, false, "paused", "the job was paused");
 	ereport(LOG,
 			(errmsg("cron job " INT64_FORMAT " is paused after %d consecutive failures",
 					job->jobid, job->failures)));

@@ -39,6 +39,16 @@ extern void clockwork_run_policy_adopted(Run *run);
 extern void clockwork_run_policy_stop(Run *run, const char *reason);
 
 /*
+ * Somebody cancels a run: one without a worker will not start, with a record
+ * that says so; any other is told to stop, and terminated after `grace`
+ * microseconds (< 0: never).  False if it has ended.
+ */
+extern bool clockwork_run_policy_cancel(Run *run, const char *by, int64 grace);
+
+/* Did the run in this slot end because it was told to, and not of itself? */
+extern bool clockwork_run_policy_was_stopped(const Run *run);
+
+/*
  * A run that still belongs to its job has come to its end, and its record is
  * written; it has left the lists of its job.  Another attempt follows, or the
  * outcome is final and noted for the jobs that wait for it.  `sqlerrcode` is 0 if there is none.

@@ -1,9 +1,9 @@
 /*
  * Shared memory: reserving the control panel, and the few verbs on it.
  *
- * One LWLock, in a tranche named after us, protects the list of changed jobs
- * and the launcher's latch; it is held for a copy of at most 2 kB and never
- * across anything that can wait.  Slots need no lock: their state is atomic
+ * One LWLock, in a tranche named after us, protects the list of changed jobs,
+ * the board of requests and the launcher's latch; it is held for a copy of at
+ * most 2 kB and never across anything that can wait.  Slots need no lock: their state is atomic
  * and says who may write the rest.
  */
 #include "postgres.h"
@@ -94,6 +94,8 @@ create_panel(void)
 		panel->size = panel_size();
 		panel->lock = &GetNamedLWLockTranche(PANEL_NAME)->lock;
 		pg_atomic_init_u32(&panel->connect_failures, 0);
+		ConditionVariableInit(&panel->board.answer_given);
+		ConditionVariableInit(&panel->board.run_ended);
 
 		panel->nslots = clockwork_guc_slots();
 		panel->slots = (RunSlot *) ((char *) panel + MAXALIGN(sizeof(ControlPanel)));

@@ -14,16 +14,26 @@
 
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
+#include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "tcop/cmdtag.h"
 #include "utils/dsa.h"
 
 #define CLOCKWORK_SHMEM_MAGIC	0x436C6B57	/* "ClkW" */
-#define CLOCKWORK_SHMEM_VERSION 1
+#define CLOCKWORK_SHMEM_VERSION 2
 
 /* Changed jobs that can be told apart between two passes; more is "all". */
 #define CLOCKWORK_MAX_CHANGES 256
+
+/* Runs asked for between two passes that can be told apart. */
+#define CLOCKWORK_MAX_REQUESTS 256
+
+/* Cancellations that can wait for the launcher. */
+#define CLOCKWORK_MAX_CANCELS 32
+
+/* Ends of runs that a waiting session can tell apart. */
+#define CLOCKWORK_MAX_ENDS 64
 
 /* A text of an outcome longer than this is cut, and says so. */
 #define CLOCKWORK_MAX_TEXT (16 * 1024 * 1024)
@@ -88,6 +98,16 @@ typedef struct SlotOutcome
 											 * was no memory for all of it; else empty */
 } SlotOutcome;
 
+/*
+ * Somebody cancelled the run: what the launcher's successor has to know of it.
+ */
+typedef struct SlotCancel
+{
+	bool		is_asked;
+	NameData	by;				/* the role */
+	int64		terminate_at;	/* monotonic; PG_INT64_MAX: never */
+} SlotCancel;
+
 typedef struct RunSlot
 {
 	pg_atomic_uint32 state;		/* SlotState, see above */
@@ -98,12 +118,16 @@ typedef struct RunSlot
 	int64		jobid;			/* 0 for a run without a job */
 	TimestampTz due_time;
 	int32		attempt;
+	char		trigger[12];
+	NameData	notify;			/* channel on which to tell its end; "": none */
 	Oid			database;
 	Oid			role;
 	int			encoding;		/* of the command */
 	dsa_pointer command;
 	Size		command_length;
 	dsa_pointer settings;		/* a JSON object in the same encoding; invalid: none */
+
+	SlotCancel	cancel;			/* [L] */
 
 	/* What became of it: [W] */
 	int			pid;			/* set on attach; 0 before */
@@ -114,6 +138,54 @@ typedef struct RunSlot
 	SlotOutcome outcome;		/* valid when ENDED */
 } RunSlot;
 
+/* What became of a cancellation. */
+typedef enum CancelAnswer
+{
+	CANCEL_UNANSWERED = 0,		/* the launcher has not got to it */
+	CANCEL_DONE,				/* the run will not start, or has been told to end */
+	CANCEL_NO_RUN				/* it is not under way: ended, or never there */
+} CancelAnswer;
+
+/* [S] a run is to be cancelled; [L] answers. */
+typedef struct CancelRequest
+{
+	uint64		ticket;
+	int64		runid;
+	NameData	by;
+	int64		grace;			/* microseconds; < 0: without end */
+	CancelAnswer answer;
+} CancelRequest;
+
+/* What sessions ask of the launcher: all under the panel's lock. */
+typedef struct RequestBoard
+{
+	/* Runs whose queued records were committed: [S] adds, [L] takes */
+	int64		requests_from;	/* too many: all from this runid on; 0: not so */
+	int			nrequests;
+	int64		requests[CLOCKWORK_MAX_REQUESTS];
+
+	/* Set by the first session that asks for a run of that cron.job, before it
+	 * does: records of asked-for runs above are of this life of the server */
+	Oid			first_table;
+	int64		first_request;
+
+	/* Cancellations, in a ring: [S] posts at `posted`, [L] answers at `answered` */
+	uint64		posted;
+	uint64		answered;
+	CancelRequest cancels[CLOCKWORK_MAX_CANCELS];
+	ConditionVariable answer_given;
+
+	/* Ends, in a ring: [L] adds at `nends` */
+	uint64		nends;
+	int64		ends[CLOCKWORK_MAX_ENDS];
+	ConditionVariable run_ended;
+
+	/* Stopping everything */
+	int			holds;			/* [S] transactions that keep runs from starting */
+	bool		pause_changed;	/* [S] cron.pause_state was changed; [L] takes */
+	uint64		passes;			/* [L] passes begun while runs were held */
+} RequestBoard;
+
 typedef struct ControlPanel
 {
 	/* Header: never changes place or meaning in any version. */
@@ -121,7 +193,8 @@ typedef struct ControlPanel
 	uint32		version;
 	Size		size;
 
-	LWLock	   *lock;			/* protects `changes` and `launcher_latch` */
+	LWLock	   *lock;			/* protects `changes`, `board` and
+								 * `launcher_latch` */
 
 	/* The launcher's own */
 	Latch	   *launcher_latch; /* [L] under lock; NULL when there is none */
@@ -137,6 +210,8 @@ typedef struct ControlPanel
 	bool		all_changed;
 	int			nchanges;
 	int64		changes[CLOCKWORK_MAX_CHANGES];
+
+	RequestBoard board;
 
 	int			nslots;
 	RunSlot    *slots;			/* nslots of them, right behind */

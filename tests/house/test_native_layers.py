@@ -6,7 +6,8 @@
     chains       runs that follow from runs of other jobs
     rules        the decisions of the core, executed on runs
     runs         what the launcher has under way
-    world        what the processes do to tables, to shared memory and to the server
+    world        what the processes do to tables, to each other and to the server
+    panel        shared memory, where processes and sessions meet
     bridges      what world and core have in common: a job, its zone, which extension we are
     core         schedules and decisions: plain C, without the server
     leaves       settings and clocks, for every line above
@@ -30,7 +31,7 @@ SOURCES = ROOT / "native" / "src"
 DRAWING: list[tuple[str, tuple[str, ...]]] = [
     ("surface", ("module", "api*")),
     ("processes", ("launcher", "worker")),
-    ("desk", ("backlog", "bookkeeping", "job_sync", "job_identity", "own_record")),
+    ("desk", ("backlog", "bookkeeping", "job_sync", "job_identity", "own_record", "run_control")),
     ("chains", ("run_after",)),
     ("rules", ("run_policy",)),
     ("runs", ("run_list",)),
@@ -41,7 +42,6 @@ DRAWING: list[tuple[str, tuple[str, ...]]] = [
             "run_log",
             "run_settings",
             "acl",
-            "shmem",
             "run_request",
             "execute",
             "job_list",
@@ -51,6 +51,7 @@ DRAWING: list[tuple[str, tuple[str, ...]]] = [
             "session",
         ),
     ),
+    ("panel", ("shmem",)),
     ("bridges", ("zone", "extension", "job")),
     ("core", ("core/*",)),
     ("leaves", ("guc", "clock", "server")),
@@ -112,7 +113,7 @@ def test_the_core_knows_nothing_of_the_server(path: Path) -> None:
 def test_faults_are_noticed() -> None:
     assert find_faults("launcher", {"shmem", "clock", "core/due_heap"}) == []
     assert find_faults("launcher", {"worker"}) == ["launcher (processes) includes worker (processes)"]
-    assert find_faults("shmem", {"launcher"}) == ["shmem (world) includes launcher (processes)"]
+    assert find_faults("shmem", {"launcher"}) == ["shmem (panel) includes launcher (processes)"]
     assert find_faults("core/due_heap", {"clock"}) == ["core/due_heap (core) includes clock (leaves)"]
     with pytest.raises(AssertionError, match="no place in the drawing"):
         line_of("nowhere")

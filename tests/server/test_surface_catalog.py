@@ -44,6 +44,7 @@ OUR_JOB = [
     ("paused_reason", "text", False, None),
     ("settings", "jsonb", False, None),
     ("history", "text", True, "'all'::text"),
+    ("notify", "text", False, None),
     ("managed_by", "text", False, None),
 ]
 
@@ -370,6 +371,7 @@ def test_only_what_manages_for_others_is_kept_from_the_public(conn: Connection) 
         ("job_changed",),
         ("job_check",),
         ("job_owner",),
+        ("pause_changed",),
         ("schedule_in_database",),
     ]
 
@@ -385,7 +387,9 @@ def test_a_grant_on_a_function_of_pg_cron_works_as_written_for_it(conn: Connecti
         assert value(conn, "SELECT has_function_privilege(%s, %s, 'EXECUTE')", ANN, function) is True
 
 
-@pytest.mark.parametrize("function", ["job_before_update", "job_cache_invalidate", "job_changed", "job_check"])
+@pytest.mark.parametrize(
+    "function", ["job_before_update", "job_cache_invalidate", "job_changed", "job_check", "pause_changed"]
+)
 def test_a_trigger_function_refuses_to_be_called_as_anything_else(conn: Connection, function: str) -> None:
     with pytest.raises(psycopg.errors.TriggerProtocolViolated, match="must be called as trigger"):
         conn.execute(f"SELECT cron.{function}()".encode())
@@ -448,10 +452,17 @@ def test_the_extension_is_at_its_default_version(conn: Connection) -> None:
     assert found == [(True,)]
 
 
-def test_jobs_runs_and_both_numberings_are_dumped_as_data(conn: Connection) -> None:
+def test_jobs_runs_both_numberings_and_the_pause_are_dumped_as_data(conn: Connection) -> None:
     found = value(conn, "SELECT extconfig::regclass[]::text[] FROM pg_extension WHERE extname = 'pg_clockwork'")
-    assert found == ["cron.job", "cron.jobid_seq", "cron.job_run_details", "cron.record_backlog", "cron.runid_seq"]
-    assert value(conn, "SELECT extcondition FROM pg_extension WHERE extname = 'pg_clockwork'") == [""] * 5
+    assert found == [
+        "cron.job",
+        "cron.jobid_seq",
+        "cron.job_run_details",
+        "cron.record_backlog",
+        "cron.runid_seq",
+        "cron.pause_state",
+    ]
+    assert value(conn, "SELECT extcondition FROM pg_extension WHERE extname = 'pg_clockwork'") == [""] * 6
 
 
 def test_everything_in_the_schema_belongs_to_the_extension_and_nothing_lies_elsewhere(conn: Connection) -> None:

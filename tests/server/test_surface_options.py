@@ -53,6 +53,7 @@ KEYS = [
     "pause_after",
     "settings",
     "history",
+    "notify",
     "managed_by",
 ]
 

@@ -54,6 +54,8 @@ class Run:
     row_count: int | None
     timeline: int | None
     effects: str | None
+    label: str | None
+    requested_by: str | None
 
     @property
     def lateness(self) -> float:
@@ -164,6 +166,23 @@ def wait_for_runs(conn: Connection, jobid: int, count: int = 1, *, timeout: floa
         f"{count} final records of job {jobid}",
     )
     return runs_of(conn, jobid)
+
+
+def run_now(conn: Connection, jobid: int, label: str | None = None) -> int:
+    """Ask for a run of a job now; its runid."""
+    return int(one(conn, "SELECT cron.run_job(%s::bigint, %s)", jobid, label))
+
+
+def run_of(conn: Connection, runid: int) -> Run:
+    (run,) = runs(conn, "runid = %s", runid)
+    return run
+
+
+def wait_for_status(conn: Connection, runid: int, *statuses: str, timeout: float = 15.0) -> Run:
+    """The record of a run, once its status is one of these (final, unless given)."""
+    wanted = statuses or FINAL
+    wait_until(lambda: run_of(conn, runid).status in wanted, timeout, f"run {runid} to be {' or '.join(wanted)}")
+    return run_of(conn, runid)
 
 
 def wait_for_no_gap(conn: Connection, jobid: int, step: timedelta = timedelta(seconds=1)) -> None:
