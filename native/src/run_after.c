@@ -551,6 +551,16 @@ clockwork_after_describe(const Run *run)
 
 /* ---- outcomes ---- */
 
+/*
+ * A due time that is skipped now, without a record so far, may have had its run
+ * before a crash: then the table has the truth, and the skip leaves no record.
+ */
+static bool
+is_unproved(AfterOutcome outcome, int64 runid)
+{
+	return outcome == AFTER_SKIPPED && runid == 0;
+}
+
 static void
 hear(Link *link, const Outcome *noted)
 {
@@ -570,9 +580,9 @@ hear(Link *link, const Outcome *noted)
 	run = await(child, noted->due_time);
 	if (run == NULL)
 		return;
-	if (noted->outcome == AFTER_AWAITED)
+	if (noted->outcome == AFTER_AWAITED || is_unproved(noted->outcome, noted->runid))
 		run->must_look_up = true;
-	else
+	if (noted->outcome != AFTER_AWAITED)
 	{
 		awaited = &run->awaited[link->number];
 		awaited->outcome = noted->outcome;
@@ -691,7 +701,8 @@ look_up(Run *run)
 		Awaited    *awaited = &run->awaited[i];
 
 		awaited->is_open = false;
-		if (awaited->outcome != AFTER_AWAITED || jobids[i] == 0 ||
+		if ((awaited->outcome != AFTER_AWAITED &&
+			 !is_unproved(awaited->outcome, awaited->runid)) || jobids[i] == 0 ||
 			clockwork_run_find(child->links[i].name->job, run->due_time))
 			continue;
 		for (int r = 0; r < count; r++)

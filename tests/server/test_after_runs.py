@@ -93,6 +93,33 @@ def test_a_condition_lets_the_child_run_or_leaves_a_record(conn: Connection, out
     assert {(run.due_time, run.trigger, run.command) for run in records} == {(of_parent.due_time, "after", "SELECT 1")}
 
 
+def test_of_several_attempts_the_last_one_counts(conn: Connection) -> None:
+    conn.execute("DROP SEQUENCE IF EXISTS public.tries; CREATE SEQUENCE public.tries")
+    hardy = schedule(conn, "hardy", NEVER, "SELECT 1 / (nextval('public.tries') - 1)")
+    bad = schedule(conn, "bad", NEVER, FAILS)
+    conn.execute(
+        'SELECT cron.alter_job(unnest(%s::bigint[]), \'{"max_attempts": 2, "retry_delay": "100 milliseconds"}\'::jsonb)',
+        [[hardy, bad]],
+    )
+    good = schedule(conn, "good", '@after "hardy", "bad" failed', "SELECT 1")
+    sorry = schedule(conn, "sorry", '@after "hardy" failed', "SELECT 1")
+    none = schedule(conn, "none", '@after "bad"', "SELECT 1")
+    start_together(conn, hardy, bad)
+    assert only_run(conn, good).status == "succeeded"
+    tries = {jobid: wait_for_runs(conn, jobid, 2) for jobid in (hardy, bad)}
+    assert [[run.status for run in found] for found in tries.values()] == [["failed", "succeeded"], ["failed"] * 2]
+    began = only_run(conn, good).start_time
+    assert began is not None
+    assert all(found[-1].end_time and found[-1].end_time <= began for found in tries.values())
+    last = {jobid: found[-1].runid for jobid, found in tries.items()}
+    assert verdict(only_run(conn, sorry)) == (
+        "skipped",
+        "parent_succeeded",
+        f'run {last[hardy]} of job "hardy" succeeded',
+    )
+    assert verdict(only_run(conn, none)) == ("skipped", "parent_failed", f'run {last[bad]} of job "bad" failed')
+
+
 def test_a_skipped_job_is_skipped_for_those_after_it(conn: Connection) -> None:
     parent = schedule(conn, "parent", NEVER, FAILS)
     child = schedule(conn, "child", '@after "parent"', "SELECT 1")
