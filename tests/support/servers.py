@@ -46,7 +46,9 @@ class LocalServer(Cluster):
 
     @classmethod
     def launch(cls, pg_config: Path, extension: Path, settings: Mapping[str, Setting] | None = None) -> Self:
-        server = cls.create(pg_config, extension=extension, settings=settings)
+        # One initdb for all servers of a target: the template lies beside the build.
+        template = extension.with_name(f"{extension.name}.data")
+        server = cls.create(pg_config, extension=extension, settings=settings, template=template)
         try:
             server.start()
         except BaseException:
