@@ -204,6 +204,12 @@ clockwork_run_policy_missed(Job *job, TimestampTz horizon)
 	PolicyWalk	walk = {walk_on, job};
 	TimestampTz last = job->due_time;
 
+	/* After a restart, a one-time job is due again whose run is taken up already. */
+	if (clockwork_run_find(job, last) != NULL)
+	{
+		clockwork_job_list_advance(job, last);
+		return;
+	}
 	clockwork_policy_catch_up(&job->definition.rules, &walk, clockwork_zone_instant(last) - 1,
 							  clockwork_zone_instant(horizon),
 							  clockwork_zone_instant(launcher.now.wall), &plan);

@@ -51,6 +51,9 @@ SETTINGS = {
 }
 
 DESCRIPTIONS = {
+    "cron.max_running_jobs_per_role": "Maximum number of jobs of one role that can run concurrently.",
+    "cron.timeout_grace": "Time that a run has to end after it was canceled, before it is terminated.",
+    "cron.max_retry_delay": "Longest pause between two attempts of a run, at which doubling ends.",
     "cron.log_statement": "Log all cron statements prior to execution.",
     "cron.log_run": "Log all jobs runs into the job_run_details table",
     "cron.enable_superuser_jobs": "Allow jobs to be scheduled as superuser",
