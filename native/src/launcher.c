@@ -447,7 +447,7 @@ time_to_sleep(void)
 		sleep = Min(sleep, ms_until(launcher.retry_at, current.monotonic));
 	if (launcher.must_load)
 		sleep = Min(sleep, ms_until(sync_at, current.monotonic));
-	if (clockwork_bookkeeping_is_due())
+	if (clockwork_bookkeeping_is_due() || launcher.pausing)
 		return 0;
 	if (clockwork_after_is_due() && clockwork_job_sync_is_loaded())
 		sleep = Min(sleep, ms_until(settle_at, current.monotonic));

@@ -208,6 +208,7 @@ clockwork_run_make_ready(Run *run)
 	int64		rank = clockwork_policy_rank(&run->job->definition.rules, run->start);
 
 	unrank(run);
+	clockwork_run_set_alarm(run, run->deadline);
 	clockwork_due_heap_set(&launcher.ready, &run->rank, rank, run->sequence);
 }
 

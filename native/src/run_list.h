@@ -182,6 +182,7 @@ typedef struct Launcher
 	Oid			job_table;		/* cron.job; invalid: no extension */
 	bool		must_load;		/* read all jobs, not just the changed ones */
 	bool		problems_pending;	/* some job has one to be reported */
+	bool		pausing;		/* runs of paused jobs are still waiting */
 	bool		has_backlog;	/* there may be records in cron.record_backlog */
 	int64		history_locked_until;	/* monotonic; until then it is not tried */
 	bool		is_paused;		/* cron.pause_all: due times pass by */

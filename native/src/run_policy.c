@@ -102,6 +102,11 @@ replace_all(Job *job)
 
 			if (!has_started(run) && run->in_order)
 				continue;		/* its turn comes */
+
+			/* A slot without a worker can be taken back. */
+			if (has_started(run) && !run->in_order &&
+				slot_state(clockwork_shmem_slot(run->slot)) == SLOT_BEGUN)
+				clockwork_run_release_slot(run);
 			if (!has_started(run))
 				clockwork_run_skip(run, "replaced", "a later due time took its place");
 			else if (!has_ended(run))
@@ -313,15 +318,21 @@ clockwork_run_policy_cancel(Run *run, const char *by, int64 grace)
 	return true;
 }
 
-/* When the command began; while it has not, when its worker was asked for. */
+/*
+ * When the command began; while it has not, when its worker was asked for.  The
+ * beginning is known by the wall clock, which may have been set since: it is
+ * believed within a minute after the worker was asked for.
+ */
 static int64
 began_at(const Run *run)
 {
 	TimestampTz start = clockwork_shmem_slot(run->slot)->start_time;
+	int64		latest = run->launched_at + USECS_PER_MINUTE;
 
 	if (start == 0)
 		return run->launched_at;
-	return Max(run->launched_at, launcher.now.monotonic - (launcher.now.wall - start));
+	return Max(run->launched_at,
+			   Min(latest, launcher.now.monotonic - (launcher.now.wall - start)));
 }
 
 /* A run in a slot: has it lasted too long, or outlived its grace period? */
@@ -331,8 +342,8 @@ watch_run(Run *run)
 	PolicyWatch watch;
 
 	clockwork_run_set_alarm(run, POLICY_NEVER);
-	if (has_ended(run))
-		return;
+	if (has_ended(run) || slot_state(clockwork_shmem_slot(run->slot)) < SLOT_LAUNCHED)
+		return;					/* it is launched yet, and looked at after that */
 	if (run->stop_reason && run->stopped_at == POLICY_NEVER)
 	{
 		stop(run, run->stop_reason, run->grace);
@@ -386,11 +397,21 @@ look_at(Run *run)
 	}
 }
 
+static void
+abandon_paused(Job *job, void *arg)
+{
+	if (job->definition.is_paused)
+		clockwork_run_abandon_all(job, false, "paused", "the job was paused");
+}
+
 void
 clockwork_run_policy_look(void)
 {
 	DueEntry   *first;
 
+	if (launcher.pausing)
+		clockwork_job_list_visit(abandon_paused, NULL);
+	launcher.pausing = false;
 	while ((first = clockwork_due_heap_first(&launcher.alarms)) != NULL &&
 		   first->key <= launcher.now.monotonic)
 		look_at(run_of_alarm(first));
@@ -449,7 +470,10 @@ rest(Job *job, TimestampTz due_time, int attempt, TimestampTz at)
 	clockwork_run_set_alarm(run, launcher.now.monotonic + Max(at - launcher.now.wall, 0));
 }
 
-/* So many failures in a row that the job pauses. */
+/*
+ * So many failures in a row that the job pauses.  Its runs that wait are left
+ * to the next pass: this one may be about to confirm their records.
+ */
 static void
 pause_failing(Job *job)
 {
@@ -462,7 +486,7 @@ pause_failing(Job *job)
 	dlist_push_tail(&launcher.retirees, &retiree->node);
 	job->definition.is_paused = true;	/* nothing of it starts until that is read again */
 	clockwork_job_list_advance(job, launcher.now.wall);
-	clockwork_run_abandon_all(job, false, "paused", "the job was paused");
+	launcher.pausing = true;
 	ereport(LOG,
 			(errmsg("cron job " INT64_FORMAT " is paused after %d consecutive failures",
 					job->jobid, job->failures)));
