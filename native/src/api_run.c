@@ -27,6 +27,7 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(clockwork_run_job);
 PG_FUNCTION_INFO_V1(clockwork_run_job_named);
