@@ -181,9 +181,11 @@ def test_a_record_is_written_though_it_cannot_be_told(fresh_server: Server, wait
             pass
 
 
-def flood(conn: Connection) -> None:
-    for _ in range(100):
-        conn.execute("SELECT pg_notify('other', repeat('x', 7000) || i) FROM generate_series(1, 2) i")
+def flood(conn: Connection, messages: int) -> None:
+    """Notify, so many messages at a time, until the queue takes no more."""
+    statement = f"SELECT pg_notify('other', repeat('x', 7000) || i) FROM generate_series(1, {messages}) i"
+    while True:
+        conn.execute(statement.encode())
 
 
 @pytest.mark.local_only
@@ -195,8 +197,9 @@ def test_a_full_queue_of_notifications_stops_no_record(conn: Connection, make_se
         jobid = job(other, "told")
         sleeper.execute("LISTEN other")
         sleeper.execute("BEGIN")
-        with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="too many notifications"):
-            flood(other)
+        for messages in (20, 1):
+            with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="too many notifications"):
+                flood(other, messages)
         runid = run_now(other, jobid)
         assert wait_for_status(other, runid).status == "succeeded"
         assert f"the end of run {runid} was not notified: the queue of notifications is nearly full" in server.log()

@@ -170,6 +170,16 @@ def test_only_those_who_are_let_may_pause_everything(everything: Connection, ser
     everything.execute(f"DROP OWNED BY {ANN}".encode())
 
 
+def test_who_asks_for_a_run_meanwhile_is_told_that_it_waits(everything: Connection) -> None:
+    jobid = schedule(everything, "asked", NEVER, "SELECT 1")
+    everything.execute("SELECT cron.pause_all('moving house')")
+    heard = notices(everything, f"SELECT cron.run_job({jobid})")
+    remark, advice = "all jobs are paused: the run will wait", "cron.resume_all ends the pause."
+    assert heard == [Notice("NOTICE", remark, "moving house", advice)]
+    everything.execute("SELECT cron.resume_all()")
+    wait_for_runs(everything, jobid)
+
+
 def test_a_pause_of_everything_outlives_launcher_and_server(fresh_server: Server, wait_until: WaitUntil) -> None:
     with fresh_server.connect() as conn:
         every = schedule(conn, "every second", "1 second", "SELECT 1")

@@ -24,7 +24,7 @@ from tests.server.support.jobs import (
     wait_for_status,
 )
 from tests.server.support.watching import most_at_once, wait_for_launcher
-from tests.server.surface import ANN, BEN, Notice, Refusal, make_role, notices, refusal, session_of
+from tests.server.surface import ANN, BEN, Refusal, make_role, refusal, session_of
 from tests.support.servers import Server
 
 WaitUntil = Callable[..., Any]
@@ -472,20 +472,3 @@ def test_a_job_that_may_not_be_controlled_cannot_be_backfilled(conn: Connection,
             assert refusal(
                 ben, f"SELECT cron.backfill({jobid}, '2020-01-01', '2020-01-01', dry_run => {dry_run})"
             ) == Refusal("42501", f"Job {jobid} does not exist or you don't own it")
-
-
-def test_a_pause_of_everything_is_remarked(fresh_server: Server) -> None:
-    with fresh_server.connect() as conn:
-        jobid = job(conn, "paused")
-        conn.execute("SELECT cron.pause_all('moving house')")
-        heard = notices(conn, f"SELECT cron.run_job({jobid})")
-        assert heard == [
-            Notice(
-                "NOTICE",
-                "all jobs are paused: the run will wait",
-                "moving house",
-                "cron.resume_all ends the pause.",
-            )
-        ]
-        conn.execute("SELECT cron.resume_all()")
-        wait_for_runs(conn, jobid)
