@@ -74,7 +74,8 @@ settle_inactive(Job *job)
 static void
 put_job(const JobDefinition *definition, void *arg)
 {
-	Job		   *job = clockwork_job_list_put(definition, *(TimestampTz *) arg, launcher.now.wall, has_synced);
+	Job		   *job = clockwork_job_list_put(definition, *(TimestampTz *) arg,
+											   clockwork_clock_read().wall, has_synced);
 	dlist_iter	iter;
 
 	clockwork_after_put_job(job);

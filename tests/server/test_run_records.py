@@ -68,7 +68,10 @@ def test_a_failed_run_has_every_column_right(conn: Connection) -> None:
         context=context,
         command_tag=None,
         row_count=None,
+        label=None,
         timeline=1,
+        effects="none",
+        requested_by=None,
     )
 
 

@@ -331,7 +331,7 @@ def test_refused_calls_consume_no_number_and_repeated_names_consume_one(conn: Co
         "cron.schedule('n', '@reboot', NULL)",
         "cron.schedule('n', '@reboot', 'x', '{\"junk\": 1}')",
         "cron.schedule('n', '@reboot', 'x', '{\"timezone\": \"junk\"}')",
-        "cron.schedule('n', '@reboot', 'x', '{\"timeout\": \"1 s\"}')",
+        "cron.schedule('n', '@reboot', 'x', '{\"timeout\": \"0\"}')",
         "cron.schedule('n', '@reboot', 'x', '{\"database\": \"junk\"}')",
         "cron.schedule('n', '@reboot', 'x', '{\"username\": \"junk\"}')",
         "cron.schedule_in_database('n', '@reboot', 'x', 'nowhere')",

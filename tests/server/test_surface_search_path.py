@@ -129,7 +129,7 @@ def test_no_function_springs_a_trap(trapped: Connection, call: str) -> None:
     [
         "cron.schedule('junk', 'x')",
         "cron.schedule('n', '@reboot', 'x', '{\"junk\": 1}')",
-        "cron.schedule('n', '@reboot', 'x', '{\"on_overlap\": \"skip\"}')",
+        "cron.schedule('n', '@reboot', 'x', '{\"on_overlap\": \"never\"}')",
         "cron.unschedule(-1)",
         "cron.unschedule('absent'::pg_catalog.text)",
         "cron.alter_job(-1, active => true)",

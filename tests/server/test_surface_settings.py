@@ -50,7 +50,16 @@ SETTINGS = {
     "cron.use_background_workers": ("bool", "off", "postmaster"),
 }
 
+# What a run can read of itself; anybody may.
+RUN_SETTINGS = {
+    "cron.attempt": "Which attempt at its due time this session executes.",
+    "cron.due_time": "Due time of the run that this session executes.",
+    "cron.job_id": "Job whose run this session executes.",
+    "cron.run_id": "Run that this session executes.",
+}
+
 DESCRIPTIONS = {
+    **RUN_SETTINGS,
     "cron.max_running_jobs_per_role": "Maximum number of jobs of one role that can run concurrently.",
     "cron.timeout_grace": "Time that a run has to end after it was canceled, before it is terminated.",
     "cron.max_retry_delay": "Longest pause between two attempts of a run, at which doubling ends.",
@@ -124,7 +133,8 @@ def test_what_counts_from_a_reload_cannot_be_changed_in_a_session(conn: Connecti
 
 def test_the_settings_have_the_types_defaults_and_contexts_of_pg_cron(conn: Connection) -> None:
     found = rows(conn, "SELECT name, vartype, boot_val, context FROM pg_settings WHERE name LIKE 'cron.%' ORDER BY 1")
-    assert {name: (kind, default, context) for name, kind, default, context in found} == SETTINGS
+    of_runs = dict.fromkeys(RUN_SETTINGS, ("string", "", "user"))
+    assert {name: (kind, default, context) for name, kind, default, context in found} == SETTINGS | of_runs
 
 
 def test_the_settings_are_described_in_the_words_of_pg_cron(conn: Connection) -> None:
@@ -151,10 +161,11 @@ def test_a_setting_without_effect_says_so(conn: Connection) -> None:
 # --- who may look ------------------------------------------------------------------------------
 
 
-def test_an_ordinary_user_sees_no_setting(conn: Connection, server: Server) -> None:
+def test_an_ordinary_user_sees_no_setting_but_those_of_runs(conn: Connection, server: Server) -> None:
     make_role(conn, ANN)
     with session_of(server, ANN) as ann:
-        assert rows(ann, "SELECT name FROM pg_settings WHERE name LIKE 'cron.%'") == []
+        found = rows(ann, "SELECT name FROM pg_settings WHERE name LIKE 'cron.%' ORDER BY 1")
+        assert [name for (name,) in found] == sorted(RUN_SETTINGS)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -179,7 +190,7 @@ def test_a_member_of_pg_read_all_settings_sees_all_of_them(conn: Connection, ser
     with session_of(server, BEN) as ben:
         assert [
             name for (name,) in rows(ben, "SELECT name FROM pg_settings WHERE name LIKE 'cron.%' ORDER BY 1")
-        ] == sorted(SETTINGS)
+        ] == sorted([*SETTINGS, *RUN_SETTINGS])
 
 
 # --- a configuration that was written for pg_cron -----------------------------------------------
