@@ -70,7 +70,7 @@ def test_a_failed_run_has_every_column_right(conn: Connection) -> None:
         row_count=None,
         label=None,
         timeline=1,
-        effects="none",
+        effects=None,
         requested_by=None,
     )
 
