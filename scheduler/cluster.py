@@ -396,6 +396,7 @@ class Cluster:
         settings: dict[str, Setting] = {
             "listen_addresses": "",
             "port": PORT,
+            "jit": False,  # a private prefix may come without LLVM, and then expensive queries fail
             "fsync": durable,
             "full_page_writes": durable,
             "shared_buffers": "32MB",

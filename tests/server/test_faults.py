@@ -17,7 +17,6 @@ from tests.server.support.checker import Span, Timeline, check_attempts, check_d
 from tests.server.support.jobs import (
     OPEN,
     Task,
-    at,
     launcher_pid,
     one,
     rows,
@@ -25,6 +24,7 @@ from tests.server.support.jobs import (
     runs,
     runs_of,
     schedule,
+    schedule_together,
     wait_for_no_gap,
     wait_for_runs,
 )
@@ -150,9 +150,7 @@ def test_a_disk_without_room_for_the_history_stops_no_job(fresh_server: LocalSer
 @pytest.mark.local_only
 def test_a_fast_shutdown_is_prompt_with_every_slot_busy(fresh_server: LocalServer) -> None:
     with fresh_server.connect() as conn:
-        when = at(conn, 0.3)
-        with conn.transaction():
-            jobs = [schedule(conn, f"busy {i}", when, "SELECT pg_sleep(600)") for i in range(40)]
+        jobs = schedule_together(conn, {f"busy {i}": "SELECT pg_sleep(600)" for i in range(40)}, 0.5)
         found = "SELECT count(*) FROM cron.job_run_details WHERE status = 'running'"
         deadline = time.monotonic() + 30
         while one(conn, found) < 32:
@@ -161,7 +159,7 @@ def test_a_fast_shutdown_is_prompt_with_every_slot_busy(fresh_server: LocalServe
     fresh_server.start()
     with fresh_server.connect() as conn:
         wait_for_launcher(conn)
-        for jobid in jobs:
+        for jobid in jobs.values():
             (run,) = wait_for_runs(conn, jobid)
             assert (run.status, run.reason) in {
                 ("failed", "shutdown"),

@@ -33,7 +33,7 @@ WaitUntil = Callable[..., Any]
 @pytest.mark.settings({"cron.max_running_jobs": 3})
 def test_the_cap_is_never_exceeded_and_everybody_gets_a_turn(fresh_server: Server, wait_until: WaitUntil) -> None:
     with fresh_server.connect() as conn, fresh_server.connect() as watcher:
-        when = at(conn)
+        when = at(conn, 2)
         with conn.transaction():
             jobs = [schedule(conn, f"job {i}", when, "SELECT pg_sleep(0.3)") for i in range(12)]
             jobs += [schedule(conn, f"every {i}", "1 second", "SELECT pg_sleep(0.2)") for i in range(4)]
@@ -98,7 +98,7 @@ def test_a_slot_is_free_again_as_soon_as_its_process_is_gone(fresh_server: Serve
 def test_without_a_free_worker_runs_wait_without_spinning(fresh_server: Server, wait_until: WaitUntil) -> None:
     with fresh_server.connect() as conn:
         launcher = wait_for_launcher(conn)
-        when = at(conn)
+        when = at(conn, 2)
         with conn.transaction():
             for i in range(6):
                 schedule(conn, f"blocker {i}", when, "SELECT pg_sleep(60)")
