@@ -15,12 +15,13 @@
 /* So many records move in one pass. */
 #define CATCH_UP_PER_PASS 200
 
-/* The pause after records were refused doubles from RETRY_MS up to this. */
+/* After records were refused, the next look is RETRY_MS away for each ten of
+ * them, so that trying costs little however many they are; but not further
+ * than this. */
 #define REFUSED_MS_MAX 30000
 
 static int64 looked_at = 0;		/* runids up to here have been looked at */
-static bool catch_up_refused = false;	/* since the first of them */
-static int	rounds_refused = 0;	/* in a row */
+static int	refused = 0;		/* so many since the first of them */
 static int64 catch_up_at = 0;	/* monotonic; not before that */
 
 /* Enter a transaction and a section of the extension; false if it is not there. */
@@ -82,7 +83,7 @@ move_each_from_backlog(const int64 *runids, int count)
 		int			sqlerrcode = move_from_backlog(&runids[i], 1);
 
 		if (sqlerrcode != 0)
-			catch_up_refused = true;
+			refused++;
 		if (sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
 			return;				/* the next one would wait as well */
 	}
@@ -107,7 +108,7 @@ clockwork_backlog_catch_up(void)
 	}
 	sqlerrcode = count == 0 ? 0 : move_from_backlog(runids, count);
 	if (sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
-		catch_up_refused = true;
+		refused++;
 	else if (sqlerrcode != 0)
 		move_each_from_backlog(runids, count);
 	clockwork_session_set("lock_timeout", SESSION_LOCK_TIMEOUT);
@@ -119,13 +120,10 @@ clockwork_backlog_catch_up(void)
 	}
 	else
 	{
-		launcher.has_backlog = catch_up_refused;
-		if (!catch_up_refused || sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
-			rounds_refused = 0;
-		else
-			catch_up_at = launcher.now.monotonic +
-				Min((int64) RETRY_MS << Min(rounds_refused++, 10), REFUSED_MS_MAX) * 1000;
-		catch_up_refused = false;
+		launcher.has_backlog = refused > 0;
+		catch_up_at = launcher.now.monotonic +
+			Min((int64) RETRY_MS * (1 + refused / 10), REFUSED_MS_MAX) * 1000;
+		refused = 0;
 		looked_at = 0;
 	}
 	if (launcher.has_backlog)
