@@ -27,6 +27,8 @@
 #include "utils/timestamp.h"
 
 static bool is_loaded = false;	/* jobs and open records are known */
+static TimestampTz news_since = 0;	/* the first change not yet read was committed
+									 * then; 0: unknown */
 static bool has_synced = false; /* has this process looked for them at all? */
 static TimestampTz started_at;	/* when this process began */
 static TimestampTz load_from;	/* in a first load, due times after this count */
@@ -104,11 +106,18 @@ load_pause(const ExtensionObjects *objects)
 	resumed_at = is_paused ? 0 : pause.changed_at;
 }
 
+/* A job that changed has due times from then on, also those that have passed. */
+static TimestampTz
+news_from(void)
+{
+	return news_since != 0 ? Min(news_since, launcher.now.wall) : launcher.now.wall;
+}
+
 static void
 load_all_jobs(const ExtensionObjects *objects)
 {
 	/* What this process was there to see come has no past. */
-	TimestampTz from = has_synced ? launcher.now.wall : load_from;
+	TimestampTz from = has_synced ? news_from() : load_from;
 
 	clockwork_job_list_begin_load();
 	clockwork_catalog_visit_jobs(objects, NULL, -1, put_job, &from);
@@ -119,7 +128,7 @@ load_all_jobs(const ExtensionObjects *objects)
 static void
 load_changed_jobs(const ExtensionObjects *objects, const int64 *jobids, int count)
 {
-	TimestampTz from = launcher.now.wall;
+	TimestampTz from = news_from();
 
 	clockwork_job_list_begin_load();
 	clockwork_catalog_visit_jobs(objects, jobids, count, put_job, &from);
@@ -594,7 +603,8 @@ void
 clockwork_job_sync(void)
 {
 	int64	   *changes = MemoryContextAlloc(launcher.pass_context, sizeof(int64) * CLOCKWORK_MAX_CHANGES);
-	int			count = clockwork_shmem_take_changes(changes);
+	TimestampTz changed_at;
+	int			count = clockwork_shmem_take_changes(changes, &changed_at);
 	ExtensionObjects objects;
 	bool		full;
 
@@ -602,6 +612,8 @@ clockwork_job_sync(void)
 	if (count == 0 && !launcher.must_load && !launcher.pause_unread)
 		return;
 
+	if (changed_at != 0 && (news_since == 0 || changed_at < news_since))
+		news_since = changed_at;
 	full = launcher.must_load || count < 0 || !is_loaded;
 	clockwork_session_begin();
 
@@ -630,6 +642,7 @@ clockwork_job_sync(void)
 
 	if (OidIsValid(launcher.job_table) && !is_loaded)
 		finish_first_load();
+	news_since = 0;
 	has_synced = true;
 }
 

@@ -17,6 +17,7 @@
 #include "storage/shmem.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/timestamp.h"
 
 #define PANEL_NAME "pg_clockwork"
 
@@ -165,9 +166,14 @@ clockwork_shmem_wake_launcher(void)
 void
 clockwork_shmem_note_changes(const int64 *jobids, int count)
 {
+	TimestampTz now;
+
 	if (panel == NULL)
 		return;
+	now = GetCurrentTimestamp();
 	LWLockAcquire(panel->lock, LW_EXCLUSIVE);
+	if (panel->changed_at == 0)
+		panel->changed_at = now;
 	if (count < 0 || panel->nchanges + count > CLOCKWORK_MAX_CHANGES)
 		panel->all_changed = true;
 	else if (!panel->all_changed)
@@ -181,7 +187,7 @@ clockwork_shmem_note_changes(const int64 *jobids, int count)
 }
 
 int
-clockwork_shmem_take_changes(int64 *jobids)
+clockwork_shmem_take_changes(int64 *jobids, TimestampTz *changed_at)
 {
 	int			count;
 
@@ -189,6 +195,8 @@ clockwork_shmem_take_changes(int64 *jobids)
 	count = panel->all_changed ? -1 : panel->nchanges;
 	if (count > 0)
 		memcpy(jobids, panel->changes, count * sizeof(int64));
+	*changed_at = panel->changed_at;
+	panel->changed_at = 0;
 	panel->nchanges = 0;
 	panel->all_changed = false;
 	LWLockRelease(panel->lock);

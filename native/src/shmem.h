@@ -208,6 +208,7 @@ typedef struct ControlPanel
 
 	/* Jobs changed by committed transactions: [S] adds, [L] takes, under lock */
 	bool		all_changed;
+	TimestampTz changed_at;		/* when the first of them was committed; 0: none */
 	int			nchanges;
 	int64		changes[CLOCKWORK_MAX_CHANGES];
 
@@ -266,10 +267,11 @@ extern void clockwork_shmem_wake_launcher(void);
 extern void clockwork_shmem_note_changes(const int64 *jobids, int count);
 
 /*
- * Take the noted changes: returns how many were copied to `jobids` (room for
+ * Take the noted changes, and when the first of them was committed (0 if there
+ * is none): returns how many were copied to `jobids` (room for
  * CLOCKWORK_MAX_CHANGES), or -1 for "all".
  */
-extern int	clockwork_shmem_take_changes(int64 *jobids);
+extern int	clockwork_shmem_take_changes(int64 *jobids, TimestampTz *changed_at);
 
 /*
  * Keep a text in the text area.  Returns InvalidDsaPointer if `text` is NULL
