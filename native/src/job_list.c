@@ -17,6 +17,7 @@ static HTAB *jobs = NULL;
 static DueHeap due_jobs;
 static uint32 current_mark = 0;
 static long held = 0;			/* jobs of another installation */
+static int64 interval_offset = 0;	/* microseconds, see set_interval_offset */
 
 static void *
 resize_heap(void *old, size_t bytes)
@@ -330,7 +331,7 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from, Timest
 		/* Later than now: it was written before the clock was set back. */
 		if (definition->active_since <= now)
 			after = Max(after, definition->active_since);
-		job->anchor = Min(definition->anchor, now);
+		job->anchor = Min(definition->anchor, now) + interval_offset;
 		understand(job);
 
 		/* One instant: it may have passed before the job was committed. */
@@ -435,21 +436,30 @@ clockwork_job_list_recompute(TimestampTz from)
 }
 
 static void
-shift_one(Job *job, void *step)
+shift_one(Job *job, void *shift)
 {
-	int64		shift = *(int64 *) step;
+	int64		by = *(int64 *) shift;
 
 	if (job->problem || job->schedule.kind != SCHEDULE_INTERVAL)
 		return;
-	job->anchor += shift;
+	job->anchor += by;
 	if (job->due.place != 0)
-		set_due(job, job->due_time + shift);
+		set_due(job, job->due_time + by);
 }
 
 void
-clockwork_job_list_shift_intervals(int64 step)
+clockwork_job_list_set_interval_offset(int64 offset)
 {
-	clockwork_job_list_visit(shift_one, &step);
+	interval_offset = offset;
+}
+
+void
+clockwork_job_list_shift_intervals(int64 step, int64 offset)
+{
+	int64		shift = step + offset - interval_offset;
+
+	interval_offset = offset;
+	clockwork_job_list_visit(shift_one, &shift);
 }
 
 static void

@@ -122,8 +122,16 @@ extern bool clockwork_job_may_run(const Job *job);
 /* Compute every job's next due time afresh (a setting changed). */
 extern void clockwork_job_list_recompute(TimestampTz from);
 
-/* The wall clock was set by `step`: elapsed-time schedules move along. */
-extern void clockwork_job_list_shift_intervals(int64 step);
+/*
+ * Due times of elapsed-time schedules stand this many microseconds later than
+ * the anchors say.  Each time the clock is set back they get another offset:
+ * without it they could come by instants that have their records already, and
+ * the job would stand still until the clock has passed those.
+ */
+extern void clockwork_job_list_set_interval_offset(int64 offset);
+
+/* The wall clock was set by `step`: elapsed-time schedules move along, to a new offset. */
+extern void clockwork_job_list_shift_intervals(int64 step, int64 offset);
 
 /* The wall clock was set back to `now`: calendar schedules follow it. */
 extern void clockwork_job_list_turn_back(TimestampTz now);

@@ -567,6 +567,12 @@ prepare_first_load(const ExtensionObjects *objects)
 	clockwork_extension_leave(&section);
 	if (launcher.missed_until == 0)
 		launcher.missed_until = launcher.now.wall;
+	if (newest > launcher.now.wall)
+	{
+		/* The clock was set back while nobody looked: any offset but the last ones. */
+		launcher.panel->set_back = 1 + (uint32) (launcher.now.wall % 10000);
+		clockwork_job_list_set_interval_offset(launcher.panel->set_back);
+	}
 	if (newest != 0)
 		load_from = Min(newest, launcher.now.wall);
 	load_from = Max(load_from, resumed_at);
@@ -687,6 +693,7 @@ clockwork_job_sync_init(void)
 	ControlPanel *panel = launcher.panel;
 
 	clockwork_job_list_init();
+	clockwork_job_list_set_interval_offset(panel->set_back);
 	clockwork_after_init();
 	started_at = launcher.now.wall;
 	launcher.job_table = panel->job_table;

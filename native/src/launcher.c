@@ -206,7 +206,9 @@ follow_clock(const ClockReading *before)
 			(errmsg("the clock was set %s by " INT64_FORMAT " seconds",
 					step > 0 ? "forward" : "back",
 					(step > 0 ? step : -step) / USECS_PER_SEC)));
-	clockwork_job_list_shift_intervals(step);
+	if (step < 0)
+		launcher.panel->set_back++;
+	clockwork_job_list_shift_intervals(step, launcher.panel->set_back);
 	if (step < 0)
 	{
 		/* What was jumped over can come after all; what has a record does not run again. */

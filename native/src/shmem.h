@@ -201,6 +201,8 @@ typedef struct ControlPanel
 	int			launcher_pid;	/* [L] 0 when there is none */
 	pg_atomic_uint32 connect_failures;	/* [L] in a row */
 	TimestampTz cursor;			/* [L] due times up to here are taken care of */
+	uint32		set_back;		/* [L] told apart by it: stretches of time between
+								 * which the clock was set back */
 	Oid			home_database;	/* [L] where the records are */
 	Oid			job_table;		/* [L] cron.job that the slots' runs belong to */
 	bool		recovered;		/* [L] a launcher of this server has loaded the

@@ -140,6 +140,31 @@ def test_jobs_go_on_after_a_clock_that_was_wrong_is_put_right_and_the_launcher_r
         goes_on(conn, interval, calendar)
 
 
+def test_an_interval_does_not_wait_for_a_clock_that_was_set_back(clocked: tuple[LocalServer, Clock]) -> None:
+    """Its due times come by instants that have their records already: also for the next launcher, and the next server."""
+    server, clock = clocked
+    with server.connect() as conn:
+        conn.execute("SELECT cron.unschedule(jobid) FROM cron.job")
+        clock.pass_until(clock.now() + timedelta(days=3))
+        interval = schedule(conn, "interval", "1 second", "SELECT 1")
+        # Many due times at once, so that there is something to come by again: most are recorded as skipped.
+        wait_for_runs(conn, interval)
+        clock.pass_until(clock.now() + timedelta(seconds=50))
+        wake(server, conn)
+        wait_for_runs(conn, interval, 45)
+        set_clock(server, conn, clock, timedelta(seconds=-45))
+        goes_on(conn, interval)
+        pid = launcher_pid(conn)
+        conn.execute("SELECT pg_terminate_backend(%s)", [pid])
+        wait_for_launcher(conn, other_than=pid)
+        goes_on(conn, interval)
+    server.stop()
+    clock.set(timedelta(seconds=-3))
+    server.start()
+    with server.connect() as conn:
+        goes_on(conn, interval)
+
+
 # --- months in seconds -------------------------------------------------------------------------
 
 # Name, schedule, zone: fixed times and wildcards, in zones whose clocks change on different days and by different steps.
