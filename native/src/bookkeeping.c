@@ -1109,6 +1109,9 @@ try_to_write(const Batch *batch, int *sqlerrcode)
 		*sqlerrcode = clockwork_session_recover(launcher.pass_context, is_quiet(batch));
 	}
 	PG_END_TRY();
+
+	/* What is on disk must become true for all of them: logging takes interrupts. */
+	HOLD_INTERRUPTS();
 	for (int i = 0; i < nentries; i++)
 	{
 		if (!is_in_batch(batch, &entries[i]))
@@ -1118,6 +1121,7 @@ try_to_write(const Batch *batch, int *sqlerrcode)
 		else
 			confirm_entry(&entries[i]);
 	}
+	RESUME_INTERRUPTS();
 	return written;
 }
 

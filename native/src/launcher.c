@@ -23,6 +23,8 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "compat.h"
 #include "backlog.h"
 #include "bookkeeping.h"
@@ -332,7 +334,25 @@ say_farewell(void)
 	}
 }
 
-/* A stray pg_cancel_backend is meant for a statement, not for us. */
+/*
+ * SIGINT.  A stray pg_cancel_backend is meant for a statement, not for us: it
+ * would end a pass between a commit and what follows from it.  But lock_timeout
+ * comes to us by the same signal.
+ */
+static void
+take_cancel(SIGNAL_ARGS)
+{
+	int			saved_errno = errno;
+
+	if (get_timeout_indicator(LOCK_TIMEOUT, false))
+	{
+		InterruptPending = true;
+		QueryCancelPending = true;
+	}
+	SetLatch(MyLatch);
+	errno = saved_errno;
+}
+
 static void
 take_interrupts(void)
 {
@@ -551,6 +571,7 @@ clockwork_launcher_main(Datum arg)
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
+	pqsignal(SIGINT, take_cancel);
 	BackgroundWorkerUnblockSignals();
 
 	launcher.panel = clockwork_shmem_panel();

@@ -430,12 +430,12 @@ def test_settings_of_the_surrounding_do_not_reach_the_bookkeeping(fresh_server: 
 # --- signals -----------------------------------------------------------------------------------
 
 
-def test_cancelling_the_launcher_is_harmless(conn: Connection) -> None:
-    """Again and again, in whatever it does: also while it rests after a cancel that hit it in the middle of a pass."""
+def test_cancelling_the_launcher_is_harmless(server: Server, conn: Connection, wait_until: WaitUntil) -> None:
+    """Again and again, in whatever it does, also between the commit of a record and what follows from it."""
     with conn.transaction():
         jobs = [schedule(conn, f"tick {number}", "1 second", "SELECT 1") for number in range(20)]
     wait_for_runs(conn, jobs[0])
-    pid = launcher_pid(conn)
+    pid, length = launcher_pid(conn), len(server.log())
     cancel = (
         "DO $$ BEGIN FOR i IN 1..30000 LOOP PERFORM pg_catalog.pg_cancel_backend({});"
         " IF i % 10 = 0 THEN PERFORM pg_catalog.pg_sleep(0.0002); END IF; END LOOP; END $$"
@@ -444,6 +444,9 @@ def test_cancelling_the_launcher_is_harmless(conn: Connection) -> None:
     assert launcher_pid(conn) == pid
     conn.execute("SELECT cron.unschedule(jobid) FROM cron.job WHERE jobid <> %s", [jobs[0]])
     assert_unharmed(conn, jobs[0])
+    conn.execute("SELECT cron.unschedule(jobid) FROM cron.job")
+    wait_until(lambda: not runs(conn, "status = ANY (%s)", list(OPEN)), message="every record to be final")
+    assert "canceling statement" not in log_since(server, length)
 
 
 def test_a_launcher_that_is_terminated_again_and_again_loses_and_doubles_nothing(
