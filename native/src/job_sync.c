@@ -205,6 +205,8 @@ requeue(const OpenRecord *record)
 		return false;
 	if (has_run(&job->under_way, record->runid) || has_run(&job->waiting, record->runid))
 		return true;			/* a load that failed took it up */
+	if (record->is_starting)
+		clockwork_run_log_queue(record->runid); /* the next launcher shall see that it has not begun */
 	run = clockwork_run_create(job, record->due_time, record->attempt, record->trigger);
 	run->runid = record->runid;
 	if (record->asked)
@@ -648,6 +650,7 @@ clockwork_job_sync(void)
 
 	if (OidIsValid(launcher.job_table) && !is_loaded)
 		finish_first_load();
+	clockwork_run_free_claimed();
 	news_since = 0;
 	has_synced = true;
 }

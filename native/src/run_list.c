@@ -558,12 +558,9 @@ clockwork_run_end_unattached(Run *run, const char *message)
 	return true;
 }
 
-/* Give the slot back; the run is forgotten. */
-void
-clockwork_run_release_slot(Run *run)
+static void
+free_slot(RunSlot *slot)
 {
-	RunSlot    *slot = clockwork_shmem_slot(run->slot);
-
 	clockwork_shmem_free_text(&slot->command);
 	clockwork_shmem_free_text(&slot->settings);
 	clockwork_shmem_free_text(&slot->outcome.message);
@@ -571,6 +568,13 @@ clockwork_run_release_slot(Run *run)
 	clockwork_shmem_free_text(&slot->outcome.hint);
 	clockwork_shmem_free_text(&slot->outcome.context);
 	slot_set_state(slot, SLOT_FREE);
+}
+
+/* Give the slot back; the run is forgotten. */
+void
+clockwork_run_release_slot(Run *run)
+{
+	free_slot(clockwork_shmem_slot(run->slot));
 	launcher.slot_runs[run->slot] = NULL;
 	run->slot = -1;
 	give_up_share(run);
@@ -726,6 +730,16 @@ adopt_slots(void)
 
 		if (state == SLOT_FREE)
 			continue;
+		if (state == SLOT_CLAIMED)
+		{
+			/*
+			 * Whether its record was committed shows when records are
+			 * recovered.  Until then the slot remembers: we may die, too.
+			 */
+			if (slot->runid != 0)
+				launcher.claimed[launcher.nclaimed++] = slot->runid;
+			continue;
+		}
 		run = MemoryContextAllocZero(launcher.run_context, sizeof(Run));
 		run->runid = slot->runid;
 		run->jobid = slot->jobid;
@@ -748,15 +762,22 @@ adopt_slots(void)
 			clockwork_run_set_alarm(run, launcher.now.monotonic);
 		}
 		launcher.slot_runs[i] = run;
-		if (state == SLOT_CLAIMED)
-		{
-			/* Whether its record was committed shows when records are recovered. */
-			if (slot->runid != 0)
-				launcher.claimed[launcher.nclaimed++] = slot->runid;
-			clockwork_run_release_slot(run);
-			clockwork_run_destroy(run);
-		}
 	}
+}
+
+void
+clockwork_run_free_claimed(void)
+{
+	if (launcher.nclaimed < 0)
+		return;
+	for (int i = 0; i < launcher.panel->nslots; i++)
+	{
+		RunSlot    *slot = clockwork_shmem_slot(i);
+
+		if (launcher.slot_runs[i] == NULL && slot_state(slot) == SLOT_CLAIMED)
+			free_slot(slot);
+	}
+	launcher.nclaimed = -1;
 }
 
 void

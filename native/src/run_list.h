@@ -176,7 +176,8 @@ typedef struct Launcher
 	dlist_head	outcomes;		/* that run_after has not looked at yet */
 	dlist_head	undecided;		/* runs that await parents, and must_decide */
 	int64	   *claimed;		/* runids whose beginning a former launcher may have */
-	int			nclaimed;		/* committed, but handed to no worker */
+	int			nclaimed;		/* committed, but handed to no worker; -1: they are
+								 * taken up */
 
 	bool		is_leaving;		/* the server stops: nothing begins any more */
 	Oid			job_table;		/* cron.job; invalid: no extension */
@@ -196,6 +197,12 @@ extern Launcher launcher;
 
 /* Prepare the lists and take over the slots a former launcher left in use. */
 extern void clockwork_run_list_init(void);
+
+/*
+ * Free the slots that a former launcher had claimed and not filled: their runs
+ * are taken up, and their records say so.
+ */
+extern void clockwork_run_free_claimed(void);
 
 /* What holds for all jobs, as the settings have it now. */
 extern PolicyLimits clockwork_run_limits(void);

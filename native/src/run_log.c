@@ -188,7 +188,7 @@ clockwork_run_log_insert_queued(const RunIdentity *run, const RunEnding *state)
 }
 
 #define QUEUE(table) \
-	"UPDATE " table " SET reason = NULL, return_message = NULL" \
+	"UPDATE " table " SET status = 'queued', reason = NULL, return_message = NULL" \
 	" WHERE runid OPERATOR(pg_catalog.=) $1"
 
 void

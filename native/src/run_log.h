@@ -104,7 +104,7 @@ extern int64 clockwork_run_log_insert(const RunIdentity *run, const char *status
 /* The same, with a reason and a message that say what it waits for. */
 extern int64 clockwork_run_log_insert_queued(const RunIdentity *run, const RunEnding *state);
 
-/* It waits for them no longer, but for its turn. */
+/* It waits for them no longer, but for its turn; or it begins once more. */
 extern void clockwork_run_log_queue(int64 runid);
 
 /* What the table knows of one due time of a job. */
