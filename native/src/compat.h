@@ -45,14 +45,6 @@
 #define clockwork_report_plan_id() ((void) 0)
 #endif
 
-/*
- * From 19 on, DROP DATABASE and its like may end a worker that is connected
- * to the database, instead of failing because of it.
- */
-#ifndef BGWORKER_INTERRUPTIBLE
-#define BGWORKER_INTERRUPTIBLE 0
-#endif
-
 /* 19 gave SIG_IGN the type that its pqsignal expects. */
 #ifndef PG_SIG_IGN
 #define PG_SIG_IGN SIG_IGN

@@ -507,23 +507,35 @@ report_cap(void)
 static void
 detach_launcher(int code, Datum arg)
 {
+	bool		was_attached = false;
+
 	LWLockAcquire(launcher.panel->lock, LW_EXCLUSIVE);
 	if (launcher.panel->launcher_pid == MyProcPid)
 	{
+		was_attached = launcher.panel->launcher_latch != NULL;
 		launcher.panel->launcher_latch = NULL;
 		launcher.panel->launcher_pid = 0;
 	}
 	LWLockRelease(launcher.panel->lock);
-	ereport(LOG, (errmsg("pg_clockwork launcher shutting down")));
+	if (was_attached)
+		ereport(LOG, (errmsg("pg_clockwork launcher shutting down")));
+}
+
+/* From before it is connected, whoever drops its database can end it. */
+static void
+announce_launcher(void)
+{
+	before_shmem_exit(detach_launcher, (Datum) 0);
+	LWLockAcquire(launcher.panel->lock, LW_EXCLUSIVE);
+	launcher.panel->launcher_pid = MyProcPid;
+	LWLockRelease(launcher.panel->lock);
 }
 
 static void
 attach_launcher(void)
 {
-	before_shmem_exit(detach_launcher, (Datum) 0);
 	LWLockAcquire(launcher.panel->lock, LW_EXCLUSIVE);
 	launcher.panel->launcher_latch = MyLatch;
-	launcher.panel->launcher_pid = MyProcPid;
 	launcher.panel->home_database = MyDatabaseId;
 	LWLockRelease(launcher.panel->lock);
 }
@@ -547,6 +559,7 @@ connect_to_home_database(void)
 		ResetLatch(MyLatch);
 		take_interrupts();
 	}
+	announce_launcher();
 	pg_atomic_fetch_add_u32(&launcher.panel->connect_failures, 1);
 	BackgroundWorkerInitializeConnection(cron_database_name, NULL, 0);
 	pg_atomic_write_u32(&launcher.panel->connect_failures, 0);
@@ -619,8 +632,7 @@ clockwork_launcher_register(void)
 	BackgroundWorker worker;
 
 	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION |
-		BGWORKER_INTERRUPTIBLE;
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = 1;
 	snprintf(worker.bgw_library_name, sizeof(worker.bgw_library_name), "pg_clockwork");

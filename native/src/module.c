@@ -6,6 +6,7 @@
 #include "compat.h"
 #include "extension.h"
 #include "guc.h"
+#include "home_drop.h"
 #include "launcher.h"
 #include "shmem.h"
 
@@ -31,5 +32,6 @@ _PG_init(void)
 
 	clockwork_guc_define();
 	clockwork_shmem_install();
+	clockwork_home_drop_install();
 	clockwork_launcher_register();
 }

@@ -2,11 +2,13 @@
  * Shared memory: reserving the control panel, and the few verbs on it.
  *
  * One LWLock, in a tranche named after us, protects the list of changed jobs,
- * the board of requests and the launcher's latch; it is held for a copy of at
+ * the board of requests and where the launcher is; it is held for a copy of at
  * most 2 kB and never across anything that can wait.  Slots need no lock: their state is atomic
  * and says who may write the rest.
  */
 #include "postgres.h"
+
+#include <signal.h>
 
 #include "compat.h"
 #include "guc.h"
@@ -161,6 +163,21 @@ clockwork_shmem_wake_launcher(void)
 	if (panel->launcher_latch)
 		SetLatch(panel->launcher_latch);
 	LWLockRelease(panel->lock);
+}
+
+bool
+clockwork_shmem_end_launcher(void)
+{
+	bool		told;
+
+	if (panel == NULL)
+		return false;
+
+	/* It takes its number away under the lock: no other process can have it by then. */
+	LWLockAcquire(panel->lock, LW_SHARED);
+	told = panel->launcher_pid != 0 && kill(panel->launcher_pid, SIGTERM) == 0;
+	LWLockRelease(panel->lock);
+	return told;
 }
 
 void

@@ -193,12 +193,12 @@ typedef struct ControlPanel
 	uint32		version;
 	Size		size;
 
-	LWLock	   *lock;			/* protects `changes`, `board` and
-								 * `launcher_latch` */
+	LWLock	   *lock;			/* protects `changes`, `board`, `launcher_latch`
+								 * and `launcher_pid` */
 
 	/* The launcher's own */
 	Latch	   *launcher_latch; /* [L] under lock; NULL when there is none */
-	int			launcher_pid;	/* [L] 0 when there is none */
+	int			launcher_pid;	/* [L] under lock; 0 when there is none */
 	pg_atomic_uint32 connect_failures;	/* [L] in a row */
 	TimestampTz cursor;			/* [L] due times up to here are taken care of */
 	uint32		set_back;		/* [L] told apart by it: stretches of time between
@@ -261,6 +261,12 @@ slot_swap_state(RunSlot *slot, SlotState from, SlotState to)
 
 /* Tell the launcher to look.  Cheap, never fails, safe without a launcher. */
 extern void clockwork_shmem_wake_launcher(void);
+
+/*
+ * Tell the launcher to end, as pg_terminate_backend would; the postmaster
+ * starts the next one a second later.  False if there is none.
+ */
+extern bool clockwork_shmem_end_launcher(void);
 
 /*
  * Note that jobs changed and wake the launcher.  `count` < 0 means any number

@@ -44,6 +44,7 @@ DRAWING: list[tuple[str, tuple[str, ...]]] = [
             "acl",
             "run_request",
             "execute",
+            "home_drop",
             "job_list",
             "job_options",
             "schedule_check",
