@@ -357,7 +357,13 @@ static void
 take_interrupts(void)
 {
 	QueryCancelPending = false;
-	if (ProcDiePending && launcher.job_table != InvalidOid && clockwork_server_is_stopping())
+	if (clockwork_session_is_told_to_end())
+	{
+		ProcDiePending = true;
+		InterruptPending = true;
+	}
+	if (ProcDiePending && !launcher.is_leaving && launcher.job_table != InvalidOid &&
+		clockwork_server_is_stopping())
 	{
 		ProcDiePending = false;
 		say_farewell();
@@ -431,6 +437,9 @@ pass(void)
 			settle_at = clockwork_run_next_try(0);
 	}
 	clockwork_run_policy_look();
+
+	/* Nothing begins that would not be launched. */
+	take_interrupts();
 	clockwork_bookkeeping_write();
 	clockwork_run_control_answer();
 	launch();
@@ -591,6 +600,7 @@ clockwork_launcher_main(Datum arg)
 	connect_to_home_database();
 	clockwork_session_harden();
 	attach_launcher();
+	clockwork_session_take_termination();
 	prepare();
 	wait_event = clockwork_wait_event_new("PgClockworkLauncher");
 	ereport(LOG, (errmsg("pg_clockwork launcher started")));

@@ -1,7 +1,10 @@
 /*
- * The launcher's session: settings, transactions, and the way out of an error.
+ * The launcher's session: settings, transactions, and the ways out: of an
+ * error, and of the process.
  */
 #include "postgres.h"
+
+#include <signal.h>
 
 #include "compat.h"
 #include "clock.h"
@@ -11,6 +14,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -19,6 +23,60 @@
 #include "utils/timestamp.h"
 
 static int64 last_transaction = 0;
+
+static TimeoutId patience;
+static volatile sig_atomic_t is_patient = true;
+static volatile sig_atomic_t is_told_to_end = false;
+
+/* From here on, the next CHECK_FOR_INTERRUPTS ends the process.  Called by signals. */
+static void
+end_soon(void)
+{
+	ProcDiePending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
+}
+
+static void
+lose_patience(void)
+{
+	is_patient = false;
+	if (is_told_to_end)
+		end_soon();
+}
+
+static void
+note_termination(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	is_told_to_end = true;
+	if (is_patient)
+		SetLatch(MyLatch);
+	else
+		end_soon();
+	errno = save_errno;
+}
+
+void
+clockwork_session_take_termination(void)
+{
+	patience = RegisterTimeout(USER_TIMEOUT, lose_patience);
+	pqsignal(SIGTERM, note_termination);
+}
+
+bool
+clockwork_session_is_told_to_end(void)
+{
+	return is_told_to_end;
+}
+
+static void
+be_patient_again(void)
+{
+	disable_timeout(patience, false);
+	is_patient = true;
+}
 
 void
 clockwork_session_set(const char *name, const char *value)
@@ -56,6 +114,7 @@ clockwork_session_begin(void)
 {
 	last_transaction = clockwork_clock_read().monotonic;
 	SetCurrentStatementStartTimestamp();
+	enable_timeout_after(patience, SESSION_PATIENCE_MS);
 	StartTransactionCommand();
 }
 
@@ -63,6 +122,7 @@ void
 clockwork_session_commit(void)
 {
 	CommitTransactionCommand();
+	be_patient_again();
 	pgstat_report_stat(false);
 }
 
@@ -81,6 +141,7 @@ clockwork_session_recover(MemoryContext context, bool quiet)
 	disable_timeout(LOCK_TIMEOUT, false);
 	disable_timeout(DEADLOCK_TIMEOUT, false);
 	disable_timeout(STATEMENT_TIMEOUT, false);
+	be_patient_again();
 	QueryCancelPending = false;
 	if (!quiet)
 		EmitErrorReport();

@@ -113,6 +113,34 @@ def test_a_fast_shutdown_is_recorded_as_such(fresh_server: LocalServer) -> None:
         wait_for_runs(conn, jobs[0], 2)
 
 
+LAUNCHER_SLEEPS = "SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE backend_type = 'pg_clockwork launcher'"
+
+
+@pytest.mark.local_only
+@pytest.mark.parametrize(("seconds", "reason"), [(0.5, "shutdown"), (600, "server_restart")])
+def test_a_fast_shutdown_finds_the_launcher_writing(fresh_server: LocalServer, seconds: float, reason: str) -> None:
+    """The signal comes in the middle of a statement: one that ends in time is finished, and the runs' ends recorded."""
+    with fresh_server.connect() as conn:
+        long = schedule(conn, "long", "1 second", "SELECT pg_sleep(600)")
+        wait_until(lambda: runs(conn, "jobid = %s AND status = 'running'", long), message="a long run")
+        (run,) = runs(conn, "jobid = %s AND status = 'running'", long)
+        conn.execute(
+            f"""
+            CREATE FUNCTION public.linger() RETURNS trigger LANGUAGE plpgsql AS
+              $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END $$;
+            CREATE TRIGGER linger BEFORE INSERT ON cron.job_run_details FOR EACH ROW
+              WHEN (NEW.status = 'skipped') EXECUTE FUNCTION public.linger()
+            """.encode()
+        )
+        wait_until(lambda: one(conn, LAUNCHER_SLEEPS), message="the launcher to write a record")
+        fresh_server.stop("fast", timeout=5)
+    fresh_server.start()
+    with fresh_server.connect() as conn:
+        wait_until(lambda: runs(conn, "runid = %s AND end_time IS NOT NULL", run.runid), message="its end")
+        (run,) = runs(conn, "runid = %s", run.runid)
+        assert (run.status, run.reason) == ("failed", reason)
+
+
 @pytest.mark.local_only
 def test_a_trigger_that_sleeps_does_not_hold_up_a_fast_shutdown(fresh_server: LocalServer) -> None:
     with fresh_server.connect() as conn:
