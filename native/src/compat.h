@@ -45,11 +45,6 @@
 #define clockwork_report_plan_id() ((void) 0)
 #endif
 
-/* 19 gave SIG_IGN the type that its pqsignal expects. */
-#ifndef PG_SIG_IGN
-#define PG_SIG_IGN SIG_IGN
-#endif
-
 /* 16 replaced the check per kind of object by one for all. */
 #if PG_VERSION_NUM >= 160000
 #define clockwork_database_aclcheck(dboid, roleid, mode) \
