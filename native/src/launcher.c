@@ -613,6 +613,8 @@ clockwork_launcher_main(Datum arg)
 
 		if (sleep > 0)
 		{
+			/* A timer that nobody needs any more would end the sleep. */
+			disable_all_timeouts(false);
 			pgstat_report_activity(STATE_IDLE, NULL);
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 							 sleep, wait_event);
