@@ -160,7 +160,7 @@ COMMENT ON COLUMN cron.job.ends_at IS 'No due time after this.';
 COMMENT ON COLUMN cron.job.pause_after IS 'Consecutive failures after which the job pauses itself, 1 to 1000; NULL means never.';
 COMMENT ON COLUMN cron.job.paused_reason IS 'Why the job is paused; NULL if it is not.';
 COMMENT ON COLUMN cron.job.settings IS 'Configuration parameters for its runs, by name: set before the command begins, with the owner''s rights.';
-COMMENT ON COLUMN cron.job.history IS 'Which runs are recorded: all, failures or none. This version supports all.';
+COMMENT ON COLUMN cron.job.history IS 'Which records stay: all; failures (of runs that succeeded only the last one, and those asked for); none (only the last one, and those asked for).';
 COMMENT ON COLUMN cron.job.notify IS 'Channel on which the end of each run is notified; NULL means none.';
 COMMENT ON COLUMN cron.job.managed_by IS 'Who looks after this job, such as a deployment tool.';
 COMMENT ON COLUMN cron.job.schedule_anchor IS 'Where the series of an interval schedule begins: when the schedule was set. Kept by a trigger.';

@@ -94,9 +94,8 @@ refuse_run(int64 runid)
 			 errmsg("run " INT64_FORMAT " does not exist or you don't own it", runid)));
 }
 
-/* The record of a run that the caller may control. */
-static void
-look_at_run(int64 runid, RunLook *look)
+static bool
+find_run(int64 runid, RunLook *look)
 {
 	ExtensionObjects objects;
 	ExtensionSection section;
@@ -106,7 +105,27 @@ look_at_run(int64 runid, RunLook *look)
 	clockwork_extension_enter(&section, objects.owner);
 	found = clockwork_run_log_look(runid, look);
 	clockwork_extension_leave(&section);
-	if (!found || !clockwork_acl_is_owner(look->owner))
+	return found;
+}
+
+/* The record of a run that the caller may control. */
+static void
+look_at_run(int64 runid, RunLook *look)
+{
+	if (!find_run(runid, look) || !clockwork_acl_is_owner(look->owner))
+		refuse_run(runid);
+}
+
+/* The same for one that was there before. */
+static void
+look_again(int64 runid, RunLook *look)
+{
+	if (!find_run(runid, look))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the record of run " INT64_FORMAT " is gone", runid),
+				 errdetail("It was deleted, or its job does not keep it (option \"history\"): how the run ended is not known.")));
+	if (!clockwork_acl_is_owner(look->owner))
 		refuse_run(runid);
 }
 
@@ -282,6 +301,7 @@ wait_for_run(int64 runid, int64 timeout, MemoryContext context, void (*between) 
 	int64		deadline = timeout < 0 ? PG_INT64_MAX : start + timeout;
 	int64		pause = DEADLOCK_USEC;
 	int64		check_at = start + pause;
+	void		(*look_at) (int64 runid, RunLook *look) = look_at_run;
 
 	for (;;)
 	{
@@ -289,7 +309,8 @@ wait_for_run(int64 runid, int64 timeout, MemoryContext context, void (*between) 
 		int64		now;
 		RunLook		look;
 
-		look_at_run(runid, &look);
+		look_at(runid, &look);
+		look_at = look_again;
 		if (clockwork_run_log_is_final(look.status))
 			return MemoryContextStrdup(context, look.status);
 		check_not_in_vain(runid, &look);

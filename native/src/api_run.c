@@ -327,7 +327,7 @@ check_overlap(const JobDefinition *job, const char *on_overlap)
 
 /* The due times of the range, in order, in the current memory context. */
 static PastDue *
-list_past(const ExtensionObjects *objects, int64 jobid, TimestampTz from, TimestampTz to, int *count)
+list_past(const ExtensionObjects *objects, const JobDefinition *job, TimestampTz from, TimestampTz to, int *count)
 {
 	Oid			types[3] = {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID};
 	Datum		values[3];
@@ -335,7 +335,7 @@ list_past(const ExtensionObjects *objects, int64 jobid, TimestampTz from, Timest
 	PastDue    *past;
 
 	/* cron.due_times lists what comes after its from_time. */
-	values[0] = Int64GetDatum(jobid);
+	values[0] = Int64GetDatum(job->jobid);
 	values[1] = TimestampTzGetDatum(from - 1);
 	values[2] = TimestampTzGetDatum(to);
 	clockwork_extension_enter(&section, objects->owner);
@@ -352,7 +352,7 @@ list_past(const ExtensionObjects *objects, int64 jobid, TimestampTz from, Timest
 							  " WHERE job.jobid OPERATOR(pg_catalog.=) $1"
 							  " ORDER BY due.at",
 							  3, types, values, NULL, true, BACKFILL_LOOK_MAX + 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the due times of job " INT64_FORMAT, jobid);
+		elog(ERROR, "could not read the due times of job " INT64_FORMAT, job->jobid);
 	PopActiveSnapshot();
 	if (SPI_processed > BACKFILL_LOOK_MAX)
 		ereport(ERROR,
@@ -376,8 +376,13 @@ list_past(const ExtensionObjects *objects, int64 jobid, TimestampTz from, Timest
 		past[i].status = status ? strcpy(SPI_palloc(strlen(status) + 1), status) : NULL;
 		value = SPI_getbinval(row, desc, 4, &is_null);
 		past[i].attempt = is_null ? 0 : DatumGetInt32(value);
-		past[i].is_missing = past[i].runid == 0 || past[i].status == NULL ||
-			strcmp(past[i].status, "failed") == 0 || strcmp(past[i].status, "skipped") == 0;
+
+		/* Where successes leave no record, a due time without one may be a success. */
+		if (past[i].runid == 0)
+			past[i].is_missing = job->history == HISTORY_ALL;
+		else
+			past[i].is_missing = past[i].status == NULL ||
+				strcmp(past[i].status, "failed") == 0 || strcmp(past[i].status, "skipped") == 0;
 	}
 	clockwork_extension_leave(&section);
 	return past;
@@ -397,6 +402,22 @@ check_number(const PastDue *past, int count)
 				 errhint("Call cron.backfill for one part of the range after the other; "
 						 "the first %d due times without a run end at %s.",
 						 BACKFILL_MAX, timestamptz_to_str(past[BACKFILL_MAX - 1].due_time))));
+}
+
+/* The caller may think that what has no record has had no run. */
+static void
+notice_unrecorded(const JobDefinition *job, const PastDue *past, int count)
+{
+	int			unrecorded = 0;
+
+	for (int i = 0; i < count; i++)
+		unrecorded += past[i].runid == 0;
+	if (unrecorded > 0 && job->history != HISTORY_ALL)
+		ereport(NOTICE,
+				(errmsg("%d due times without a record are left alone", unrecorded),
+				 errdetail("Job " INT64_FORMAT " does not keep all records: they may have had their run.",
+						   job->jobid),
+				 errhint("To run them all the same, set the job's option \"history\" to \"all\" first.")));
 }
 
 static void
@@ -428,9 +449,10 @@ backfill(FunctionCallInfo fcinfo, const ExtensionObjects *objects, const JobDefi
 	if (!dry_run)
 		refuse_held(job);
 	InitMaterializedSRF(fcinfo, 0);
-	past = list_past(objects, job->jobid, PG_GETARG_TIMESTAMPTZ(1), PG_GETARG_TIMESTAMPTZ(2), &count);
+	past = list_past(objects, job, PG_GETARG_TIMESTAMPTZ(1), PG_GETARG_TIMESTAMPTZ(2), &count);
 	if (!dry_run)
 		check_number(past, count);
+	notice_unrecorded(job, past, count);
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();

@@ -295,6 +295,9 @@ confirm_ending(Run *run)
 	clockwork_run_set_alarm(run, POLICY_NEVER);
 	if (job)
 	{
+		if (!run->asked)
+			clockwork_run_must_trim(job, run->due_time,
+									clockwork_shmem_slot(run->slot)->outcome.succeeded);
 		clockwork_run_policy_ended(run, clockwork_run_policy_outcome(run),
 								   clockwork_shmem_slot(run->slot)->outcome.sqlerrcode);
 		if (!run->asked && job->problem == NULL && job->schedule.kind == SCHEDULE_AT &&
@@ -565,6 +568,8 @@ confirm_beginning(Entry *entry)
 	}
 	clockwork_run_release_slot(run);
 	clockwork_run_take_out(run);
+	if (!run->asked)
+		clockwork_run_must_trim(job, run->due_time, false);
 	if (entry->sqlerrcode != 0)
 		clockwork_run_policy_ended(run, POLICY_FAILED, entry->sqlerrcode);
 	else
@@ -693,6 +698,16 @@ write_late(Late *late, bool to_backlog)
 		(void) clockwork_run_log_keep(late->runid, &late->identity, &late->ending);
 	else
 		finish_or_restore(late->runid, &late->identity, &late->ending);
+}
+
+/* A record of a job is final that no run of ours is left for. */
+static void
+trim_later(int64 jobid, TimestampTz due_time)
+{
+	Job		   *job = clockwork_job_list_find(jobid);
+
+	if (job)
+		clockwork_run_must_trim(job, due_time, false);
 }
 
 static void
@@ -921,6 +936,7 @@ confirm_entry(Entry *entry)
 			break;
 		case ENTRY_LATE:
 			clockwork_run_request_note_end(entry->late->runid);
+			trim_later(entry->late->identity.jobid, entry->late->identity.due_time);
 			clockwork_run_free_late(entry->late);
 			break;
 		case ENTRY_RUNNING:
@@ -937,6 +953,7 @@ confirm_entry(Entry *entry)
 		case ENTRY_SKIP:
 			if (entry->skip->runid != 0)
 				clockwork_run_request_note_end(entry->skip->runid);
+			trim_later(entry->skip->jobid, entry->skip->due_time);
 			clockwork_run_free_skip(entry->skip);
 			break;
 		case ENTRY_PROBLEM:

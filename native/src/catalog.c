@@ -22,14 +22,10 @@
 
 #define FETCH_ROWS 1000
 
-/*
- * The twelfth column names the first option that is set to something this
- * version does not do yet: such a job must not run as if it were unset.
- */
 #define JOB_COLUMNS \
 	"jobid, jobname, schedule, command, database, username, timezone, active, priority, " \
 	"schedule_anchor, active_since, paused_reason, notify, " \
-	"CASE WHEN history OPERATOR(pg_catalog.<>) 'all' THEN 'history' END, " \
+	"history, " \
 	"owner, COALESCE(installation OPERATOR(pg_catalog.<>) (SELECT cron.installation()), true), " \
 	"settings::pg_catalog.text, " \
 	RULE_COLUMNS
@@ -99,6 +95,14 @@ missed_of(const char *word)
 	return strcmp(word, "run_all") == 0 ? POLICY_MISSED_ALL : POLICY_MISSED_SKIP;
 }
 
+static JobHistory
+history_of(const char *word)
+{
+	if (strcmp(word, "failures") == 0)
+		return HISTORY_FAILURES;
+	return strcmp(word, "none") == 0 ? HISTORY_NONE : HISTORY_ALL;
+}
+
 static void
 show_rules(HeapTuple row, TupleDesc desc, JobDefinition *job)
 {
@@ -143,7 +147,7 @@ show_row(HeapTuple row, TupleDesc desc, JobVisitor visit, void *arg)
 	job.active_since = DatumGetTimestampTz(SPI_getbinval(row, desc, 11, &is_null));
 	job.paused_reason = text_column(row, desc, 12);
 	job.notify = text_column(row, desc, 13);
-	job.unsupported = text_column(row, desc, 14);
+	job.history = history_of(text_column(row, desc, 14));
 	job.owner = DatumGetObjectId(SPI_getbinval(row, desc, 15, &is_null));
 	if (is_null)
 		job.owner = InvalidOid;
@@ -267,7 +271,6 @@ keep_job(const JobDefinition *shown, void *arg)
 	found->job->timezone = copy_text(shown->timezone);
 	found->job->paused_reason = copy_text(shown->paused_reason);
 	found->job->notify = copy_text(shown->notify);
-	found->job->unsupported = copy_text(shown->unsupported);
 	found->job->settings = copy_text(shown->settings);
 	found->job->rules.retry_on = copy_text(shown->rules.retry_on);
 	MemoryContextSwitchTo(caller);

@@ -7,6 +7,14 @@
 #include "core/policy.h"
 #include "datatype/timestamp.h"
 
+/* Which records of a job stay when they are final and a later one is there. */
+typedef enum JobHistory
+{
+	HISTORY_ALL,
+	HISTORY_FAILURES,			/* not those of runs that succeeded */
+	HISTORY_NONE
+} JobHistory;
+
 typedef struct JobDefinition
 {
 	int64		jobid;
@@ -25,8 +33,7 @@ typedef struct JobDefinition
 	PolicyRules rules;			/* its options */
 	const char *paused_reason;	/* NULL: it is not paused */
 	const char *notify;			/* channel to tell of its runs' ends; NULL: none */
-	const char *unsupported;	/* an option set to what is not supported yet,
-								 * or NULL */
+	JobHistory	history;
 	Oid			owner;			/* the role it is pinned to; InvalidOid if there
 								 * was none of that name */
 	bool		held;			/* of another installation: must not run here */

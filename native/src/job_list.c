@@ -105,7 +105,6 @@ copy_definition(Job *job, const JobDefinition *definition)
 								   text_size(definition->settings) +
 								   text_size(definition->paused_reason) +
 								   text_size(definition->notify) +
-								   text_size(definition->unsupported) +
 								   text_size(definition->rules.retry_on) + 1);
 	job->texts = place;
 	*own = *definition;
@@ -118,7 +117,6 @@ copy_definition(Job *job, const JobDefinition *definition)
 	own->settings = put_text(&place, definition->settings);
 	own->paused_reason = put_text(&place, definition->paused_reason);
 	own->notify = put_text(&place, definition->notify);
-	own->unsupported = put_text(&place, definition->unsupported);
 	own->rules.retry_on = put_text(&place, definition->rules.retry_on);
 	if (old_texts)
 		pfree(old_texts);
@@ -163,15 +161,6 @@ understand(Job *job)
 		char	   *problem = psprintf("time zone \"%s\" not recognized", definition->timezone);
 
 		set_problem(job, problem, NULL);
-		pfree(problem);
-		return;
-	}
-	if (definition->unsupported)
-	{
-		char	   *problem = psprintf("option \"%s\" is not supported yet",
-									   definition->unsupported);
-
-		set_problem(job, problem, "Only its default can be used in this version.");
 		pfree(problem);
 		return;
 	}
@@ -296,7 +285,6 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from, Timest
 		reschedule = !same_text(old->schedule, definition->schedule) ||
 			!same_text(old->name, definition->name) ||	/* "H" depends on it */
 			!same_text(old->timezone, definition->timezone) ||
-			!same_text(old->unsupported, definition->unsupported) ||
 			old->held != definition->held ||
 			old->anchor != definition->anchor ||
 			old->active != definition->active ||
@@ -314,7 +302,9 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from, Timest
 		dlist_init(&job->waiting);
 		dlist_init(&job->awaiting);
 		dlist_init(&job->resting);
-		job->is_unknown = definition->rules.max_attempts > 1 || definition->rules.pause_after > 0;
+		job->is_unknown = !is_news &&
+			(definition->rules.max_attempts > 1 || definition->rules.pause_after > 0);
+		job->trimmed_to = DT_NOBEGIN;
 	}
 
 	held += (definition->held ? 1 : 0) - (found && job->definition.held ? 1 : 0);
@@ -359,6 +349,8 @@ clockwork_job_list_remove(Job *job)
 	held -= job->definition.held ? 1 : 0;
 	Assert(dlist_is_empty(&job->awaiting) && job->child == NULL && job->known_as == NULL);
 	clockwork_due_heap_remove(&due_jobs, &job->due);
+	if (job->must_trim)
+		dlist_delete(&job->of_trims);
 	set_problem(job, NULL, NULL);
 	if (job->texts)
 		pfree(job->texts);

@@ -48,6 +48,12 @@ typedef struct Job
 	struct ParentName *known_as;	/* the name others wait for, or NULL */
 	dlist_head	resting;		/* until their next attempt is to begin */
 
+	JobHistory	history;		/* as it was when its records were last looked at */
+	dlist_node	of_trims;		/* in launcher.trims, if must_trim */
+	bool		must_trim;		/* it may have records that its history does not keep */
+	TimestampTz trimmed_to;		/* those of due times before this are gone, if they
+								 * were not to be kept */
+
 	int			failures;		/* due times in a row whose run failed */
 	bool		is_unknown;		/* what is to follow from its history is not known
 								 * yet: retries, failures */

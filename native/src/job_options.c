@@ -38,7 +38,6 @@ typedef struct Option
 	const char *column;
 	OptionType	type;
 	const char *fallback;		/* the default; NULL: none */
-	bool		is_supported;	/* otherwise only its default is accepted */
 	bool		may_reset;		/* may be null */
 	bool		is_argument;	/* cron.schedule takes it as an argument */
 	int			least;			/* of integers */
@@ -47,33 +46,33 @@ typedef struct Option
 } Option;
 
 static const Option options_known[] = {
-	{"name", "jobname", OPTION_TEXT, NULL, true, true, true, 0, 0, NULL},
-	{"schedule", "schedule", OPTION_TEXT, NULL, true, false, true, 0, 0, NULL},
-	{"command", "command", OPTION_TEXT, NULL, true, false, true, 0, 0, NULL},
-	{"database", "database", OPTION_TEXT, NULL, true, false, false, 0, 0, NULL},
-	{"username", "username", OPTION_TEXT, NULL, true, false, false, 0, 0, NULL},
-	{"active", "active", OPTION_BOOLEAN, "true", true, true, false, 0, 0, NULL},
-	{"timezone", "timezone", OPTION_TEXT, NULL, true, true, false, 0, 0, NULL},
-	{"on_overlap", "on_overlap", OPTION_TEXT, "queue", true, true, false, 0, 0,
+	{"name", "jobname", OPTION_TEXT, NULL, true, true, 0, 0, NULL},
+	{"schedule", "schedule", OPTION_TEXT, NULL, false, true, 0, 0, NULL},
+	{"command", "command", OPTION_TEXT, NULL, false, true, 0, 0, NULL},
+	{"database", "database", OPTION_TEXT, NULL, false, false, 0, 0, NULL},
+	{"username", "username", OPTION_TEXT, NULL, false, false, 0, 0, NULL},
+	{"active", "active", OPTION_BOOLEAN, "true", true, false, 0, 0, NULL},
+	{"timezone", "timezone", OPTION_TEXT, NULL, true, false, 0, 0, NULL},
+	{"on_overlap", "on_overlap", OPTION_TEXT, "queue", true, false, 0, 0,
 	"|queue|skip|replace|parallel|"},
-	{"max_parallel", "max_parallel", OPTION_INTEGER, NULL, true, true, false, 1, INT_MAX, NULL},
-	{"on_missed", "on_missed", OPTION_TEXT, "skip", true, true, false, 0, 0,
+	{"max_parallel", "max_parallel", OPTION_INTEGER, NULL, true, false, 1, INT_MAX, NULL},
+	{"on_missed", "on_missed", OPTION_TEXT, "skip", true, false, 0, 0,
 	"|skip|run_once|run_all|"},
-	{"start_deadline", "start_deadline", OPTION_INTERVAL, NULL, true, true, false, 0, 0, NULL},
-	{"timeout", "timeout", OPTION_INTERVAL, NULL, true, true, false, 0, 0, NULL},
-	{"max_attempts", "max_attempts", OPTION_INTEGER, "1", true, true, false, 1, 1000, NULL},
-	{"retry_delay", "retry_delay", OPTION_INTERVAL, "1 minute", true, true, false, 0, 0, NULL},
-	{"retry_on", "retry_on", OPTION_TEXT_LIST, NULL, true, true, false, 0, 0, NULL},
-	{"jitter", "jitter", OPTION_INTERVAL, "0", true, true, false, 0, 0, NULL},
-	{"priority", "priority", OPTION_INTEGER, "0", true, true, false, -1000, 1000, NULL},
-	{"starts_at", "starts_at", OPTION_TIME, NULL, true, true, false, 0, 0, NULL},
-	{"ends_at", "ends_at", OPTION_TIME, NULL, true, true, false, 0, 0, NULL},
-	{"pause_after", "pause_after", OPTION_INTEGER, NULL, true, true, false, 1, 1000, NULL},
-	{"settings", "settings", OPTION_OBJECT, NULL, true, true, false, 0, 0, NULL},
-	{"history", "history", OPTION_TEXT, "all", false, true, false, 0, 0,
+	{"start_deadline", "start_deadline", OPTION_INTERVAL, NULL, true, false, 0, 0, NULL},
+	{"timeout", "timeout", OPTION_INTERVAL, NULL, true, false, 0, 0, NULL},
+	{"max_attempts", "max_attempts", OPTION_INTEGER, "1", true, false, 1, 1000, NULL},
+	{"retry_delay", "retry_delay", OPTION_INTERVAL, "1 minute", true, false, 0, 0, NULL},
+	{"retry_on", "retry_on", OPTION_TEXT_LIST, NULL, true, false, 0, 0, NULL},
+	{"jitter", "jitter", OPTION_INTERVAL, "0", true, false, 0, 0, NULL},
+	{"priority", "priority", OPTION_INTEGER, "0", true, false, -1000, 1000, NULL},
+	{"starts_at", "starts_at", OPTION_TIME, NULL, true, false, 0, 0, NULL},
+	{"ends_at", "ends_at", OPTION_TIME, NULL, true, false, 0, 0, NULL},
+	{"pause_after", "pause_after", OPTION_INTEGER, NULL, true, false, 1, 1000, NULL},
+	{"settings", "settings", OPTION_OBJECT, NULL, true, false, 0, 0, NULL},
+	{"history", "history", OPTION_TEXT, "all", true, false, 0, 0,
 	"|all|failures|none|"},
-	{"notify", "notify", OPTION_TEXT, NULL, true, true, false, 0, 0, NULL},
-	{"managed_by", "managed_by", OPTION_TEXT, NULL, true, true, false, 0, 0, NULL},
+	{"notify", "notify", OPTION_TEXT, NULL, true, false, 0, 0, NULL},
+	{"managed_by", "managed_by", OPTION_TEXT, NULL, true, false, 0, 0, NULL},
 };
 
 static const char *
@@ -284,18 +283,6 @@ read_interval(const char *text)
 							   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
 }
 
-/* Intervals are compared as intervals: "60 seconds" is "1 minute". */
-static bool
-is_fallback(const Option *option, const char *text)
-{
-	if (option->fallback == NULL)
-		return false;
-	if (option->type == OPTION_INTERVAL)
-		return DatumGetBool(DirectFunctionCall2(interval_eq, read_interval(text),
-												read_interval(option->fallback)));
-	return strcmp(option->fallback, text) == 0;
-}
-
 static void
 check_interval(const Option *option, const char *text)
 {
@@ -335,19 +322,6 @@ check_channel(const Option *option, const char *text)
 }
 
 static void
-check_supported(const Option *option, const char *text)
-{
-	if (option->is_supported || is_fallback(option, text))
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("option \"%s\" is not supported yet", option->key),
-			 option->fallback ?
-			 errdetail("This version accepts only its default, \"%s\".", option->fallback) :
-			 errdetail("This version accepts only its default, null.")));
-}
-
-static void
 add_option(JobChange *change, const Option *option, JsonbValue *value)
 {
 	char	   *text;
@@ -367,7 +341,6 @@ add_option(JobChange *change, const Option *option, JsonbValue *value)
 	check_interval(option, text);
 	check_time(option, text);
 	check_channel(option, text);
-	check_supported(option, text);
 	job_change_set(change, option->column, column_type(option->type), text);
 }
 

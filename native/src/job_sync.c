@@ -82,6 +82,13 @@ put_job(const JobDefinition *definition, void *arg)
 
 	clockwork_after_put_job(job);
 	settle_inactive(job);
+	if (job->history != definition->history || !has_synced)
+	{
+		/* What is there already, too. */
+		job->history = definition->history;
+		job->trimmed_to = DT_NOBEGIN;
+		clockwork_run_must_trim(job, DT_NOEND, true);
+	}
 	if (job->problem && !job->problem_reported)
 		launcher.problems_pending = true;
 	dlist_foreach(iter, &job->under_way)

@@ -41,6 +41,7 @@
 #include "run_request.h"
 #include "server.h"
 #include "session.h"
+#include "trim.h"
 #include "shmem.h"
 
 #include "miscadmin.h"
@@ -211,6 +212,8 @@ follow_clock(const ClockReading *before)
 	if (step < 0)
 		launcher.panel->set_back++;
 	clockwork_job_list_shift_intervals(step, launcher.panel->set_back);
+	if (step > 0)
+		launcher.settled_from = launcher.now.wall;
 	if (step < 0)
 	{
 		/* What was jumped over can come after all; what has a record does not run again. */
@@ -426,6 +429,7 @@ pass(void)
 	(void) guarded(clockwork_job_sync_close_orphans);
 	(void) guarded(clockwork_job_sync_rebuild);
 	(void) guarded(clockwork_job_sync_requests);
+	(void) guarded(clockwork_trim_records);
 	launcher.may_begin = cron_launch_active_jobs && !launcher.is_paused && !launcher.pause_unread &&
 		!clockwork_run_request_is_held();
 	if (clockwork_job_sync_is_loaded())

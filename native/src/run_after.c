@@ -543,6 +543,21 @@ clockwork_after_take_up(const OpenRecord *record)
 	return true;
 }
 
+TimestampTz
+clockwork_after_earliest_awaited(const Job *job)
+{
+	TimestampTz earliest = DT_NOEND;
+	dlist_iter	iter;
+	dlist_iter	run;
+
+	if (job->known_as == NULL)
+		return earliest;
+	dlist_foreach(iter, &job->known_as->links)
+		dlist_foreach(run, &dlist_container(Link, of_name, iter.cur)->child->job->awaiting)
+			earliest = Min(earliest, run_of_job(run.cur)->due_time);
+	return earliest;
+}
+
 char *
 clockwork_after_describe(const Run *run)
 {

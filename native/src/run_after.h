@@ -53,6 +53,12 @@ extern void clockwork_after_look_again(void);
 /* Is there anything to settle now? */
 extern bool clockwork_after_is_due(void);
 
+/*
+ * The earliest due time for which a run of another job still awaits this one;
+ * DT_NOEND if there is none.
+ */
+extern TimestampTz clockwork_after_earliest_awaited(const Job *job);
+
 /* What the record of an awaiting run says; in the current memory context. */
 extern char *clockwork_after_describe(const Run *run);
 

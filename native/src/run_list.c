@@ -305,6 +305,28 @@ clockwork_run_note_outcome(const Job *job, TimestampTz due_time, AfterOutcome ou
 	dlist_push_tail(&launcher.outcomes, &noted->node);
 }
 
+/*
+ * Failures that count for pause_after must be found again after a restart: they
+ * stay until a success ends the streak.  The last success stays for the same reason.
+ */
+bool
+clockwork_run_trims_on_success(const Job *job)
+{
+	return job->definition.history == HISTORY_FAILURES || job->definition.rules.pause_after > 0;
+}
+
+void
+clockwork_run_must_trim(Job *job, TimestampTz due_time, bool succeeded)
+{
+	if (job->definition.history == HISTORY_ALL)
+		return;
+	job->trimmed_to = Min(job->trimmed_to, due_time);
+	if (job->must_trim || (!succeeded && clockwork_run_trims_on_success(job)))
+		return;
+	job->must_trim = true;
+	dlist_push_tail(&launcher.trims, &job->of_trims);
+}
+
 void
 clockwork_run_count_adopted(Run *run)
 {
@@ -803,6 +825,8 @@ clockwork_run_list_init(void)
 	dlist_init(&launcher.skips);
 	dlist_init(&launcher.late_endings);
 	dlist_init(&launcher.retirees);
+	dlist_init(&launcher.trims);
+	launcher.settled_from = DT_NOBEGIN;
 	dlist_init(&launcher.outcomes);
 	dlist_init(&launcher.undecided);
 	launcher.has_backlog = true;	/* a former launcher may have left one */

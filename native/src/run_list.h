@@ -173,6 +173,7 @@ typedef struct Launcher
 	dlist_head	skips;			/* due times to be recorded as skipped */
 	dlist_head	late_endings;
 	dlist_head	retirees;
+	dlist_head	trims;			/* jobs with records to be removed, by of_trims */
 	dlist_head	outcomes;		/* that run_after has not looked at yet */
 	dlist_head	undecided;		/* runs that await parents, and must_decide */
 	int64	   *claimed;		/* runids whose beginning a former launcher may have */
@@ -190,6 +191,8 @@ typedef struct Launcher
 	bool		pause_unread;	/* that may have changed */
 	bool		may_begin;		/* in this pass, runs may get slots */
 	TimestampTz missed_until;	/* due times up to here have been missed */
+	TimestampTz settled_from;	/* none between here and a job's trimmed_to was
+								 * jumped over by the clock */
 	int64		retry_at;		/* monotonic; 0: nothing waits for a retry */
 } Launcher;
 
@@ -254,6 +257,15 @@ extern void clockwork_run_must_record(Run *run);
  */
 extern void clockwork_run_note_outcome(const Job *job, TimestampTz due_time, AfterOutcome outcome,
 									   int64 runid, const char *reason);
+
+/*
+ * A record of the job for that due time has become final, or (DT_NOEND) may have:
+ * what its history does not keep is to be removed.
+ */
+extern void clockwork_run_must_trim(Job *job, TimestampTz due_time, bool succeeded);
+
+/* May only a success make records of the job superfluous? */
+extern bool clockwork_run_trims_on_success(const Job *job);
 
 /* A run of the job for that due time that is not over; NULL if there is none. */
 extern Run *clockwork_run_find(Job *job, TimestampTz due_time);

@@ -717,6 +717,64 @@ clockwork_run_log_newest_due_time(void)
 	return is_null ? 0 : DatumGetTimestampTz(value);
 }
 
+static Datum
+final_statuses(bool only_succeeded)
+{
+	Datum		statuses[] = {
+		CStringGetTextDatum("succeeded"), CStringGetTextDatum("failed"), CStringGetTextDatum("skipped")
+	};
+
+	return PointerGetDatum(construct_array(statuses, only_succeeded ? 1 : lengthof(statuses),
+										   TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+TimestampTz
+clockwork_run_log_newest_final(int64 jobid, TimestampTz from, bool only_succeeded)
+{
+	static Statement statement = {
+		"SELECT due_time FROM cron.job_run_details"
+		" WHERE jobid OPERATOR(pg_catalog.=) $1 AND due_time OPERATOR(pg_catalog.>=) $2"
+		" AND status OPERATOR(pg_catalog.=) ANY ($3) AND requested_by IS NULL"
+		" ORDER BY due_time DESC LIMIT 1",
+		3, {INT8OID, TIMESTAMPTZOID, TEXTARRAYOID}, NULL
+	};
+	Parameters	parameters = {0};
+	bool		is_null = true;
+	Datum		value = (Datum) 0;
+
+	add_int8(&parameters, jobid, false);
+	add(&parameters, false, TimestampTzGetDatum(from));
+	add(&parameters, false, final_statuses(only_succeeded));
+	execute(&statement, &parameters);
+	if (SPI_processed > 0)
+		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null);
+	SPI_freetuptable(SPI_tuptable);
+	return is_null ? 0 : DatumGetTimestampTz(value);
+}
+
+int
+clockwork_run_log_trim(int64 jobid, TimestampTz from, TimestampTz to, bool only_succeeded, int most)
+{
+	static Statement statement = {
+		"DELETE FROM cron.job_run_details WHERE runid OPERATOR(pg_catalog.=) ANY (ARRAY("
+		" SELECT d.runid FROM cron.job_run_details d"
+		" WHERE d.jobid OPERATOR(pg_catalog.=) $1"
+		" AND d.due_time OPERATOR(pg_catalog.>=) $2 AND d.due_time OPERATOR(pg_catalog.<) $3"
+		" AND d.status OPERATOR(pg_catalog.=) ANY ($4) AND d.requested_by IS NULL"
+		" ORDER BY d.due_time LIMIT $5 FOR UPDATE SKIP LOCKED))",
+		5, {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTARRAYOID, INT4OID}, NULL
+	};
+	Parameters	parameters = {0};
+
+	add_int8(&parameters, jobid, false);
+	add(&parameters, false, TimestampTzGetDatum(from));
+	add(&parameters, false, TimestampTzGetDatum(to));
+	add(&parameters, false, final_statuses(only_succeeded));
+	add_int4(&parameters, most, false);
+	execute(&statement, &parameters);
+	return (int) SPI_processed;
+}
+
 int64
 clockwork_run_log_newest_runid(void)
 {

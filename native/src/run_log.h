@@ -173,6 +173,20 @@ extern int	clockwork_run_log_backlog(int64 after, int64 *runids, int most);
 extern void clockwork_run_log_catch_up(const int64 *runids, int count);
 
 /*
+ * The latest due time from `from` on whose record is final (with `only_succeeded`:
+ * that has succeeded), not counting runs that somebody asked for; 0 if there is none.
+ */
+extern TimestampTz clockwork_run_log_newest_final(int64 jobid, TimestampTz from, bool only_succeeded);
+
+/*
+ * Remove final records of a job (with `only_succeeded`: of runs that succeeded) for
+ * due times from `from` on and before `to`, oldest first and at most `most`: how
+ * many were there.  What somebody asked for stays, and what somebody has locked.
+ */
+extern int	clockwork_run_log_trim(int64 jobid, TimestampTz from, TimestampTz to,
+								   bool only_succeeded, int most);
+
+/*
  * Insert a record that says why a job cannot run, unless its newest record
  * says just that.
  */

@@ -166,12 +166,26 @@ clockwork_run_policy_admit(Run *run)
 	clockwork_run_line_up(run, false);
 }
 
+/*
+ * Has the due time had its run, or its record, before the clock was set back?
+ * Otherwise the history would know: but the job's does not keep everything.
+ */
+static bool
+is_settled(const Job *job)
+{
+	return job->schedule.kind == SCHEDULE_CALENDAR &&
+		job->due_time >= launcher.settled_from && job->due_time < job->trimmed_to;
+}
+
 void
 clockwork_run_policy_due(Job *job)
 {
 	TimestampTz due = job->due_time;
+	bool		settled = is_settled(job);
 
 	clockwork_job_list_advance(job, due);
+	if (settled)
+		return;
 
 	/* After a restart, a one-time job is due again whose run is taken up already. */
 	if (clockwork_run_find(job, due) == NULL)
@@ -210,7 +224,7 @@ clockwork_run_policy_missed(Job *job, TimestampTz horizon)
 	TimestampTz last = job->due_time;
 
 	/* After a restart, a one-time job is due again whose run is taken up already. */
-	if (clockwork_run_find(job, last) != NULL)
+	if (is_settled(job) || clockwork_run_find(job, last) != NULL)
 	{
 		clockwork_job_list_advance(job, last);
 		return;

@@ -31,7 +31,7 @@ SOURCES = ROOT / "native" / "src"
 DRAWING: list[tuple[str, tuple[str, ...]]] = [
     ("surface", ("module", "api*")),
     ("processes", ("launcher", "worker")),
-    ("desk", ("backlog", "bookkeeping", "job_sync", "job_identity", "own_record", "run_control")),
+    ("desk", ("backlog", "bookkeeping", "job_sync", "job_identity", "own_record", "run_control", "trim")),
     ("chains", ("run_after",)),
     ("rules", ("run_policy",)),
     ("runs", ("run_list",)),

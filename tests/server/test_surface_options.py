@@ -30,7 +30,7 @@ from tests.server.surface import (
 )
 from tests.support.servers import Server
 
-INVALID, NULL, FORBIDDEN, UNSUPPORTED = "22023", "22004", "42501", "0A000"
+INVALID, NULL, FORBIDDEN = "22023", "22004", "42501"
 
 ARGUMENTS = ["name", "schedule", "command"]
 KEYS = [
@@ -248,22 +248,6 @@ def test_what_a_job_must_have_cannot_be_made_null(conn: Connection, jobid: int, 
     assert refusal(conn, ALTER, jobid, json.dumps({key: None})) == Refusal(NULL, f'option "{key}" can not be null')
 
 
-# --- what this version does not do yet ---------------------------------------------------------
-
-NOT_YET = [
-    ("history", "failures", '"all"'),
-    ("history", "none", '"all"'),
-]
-
-
-@pytest.mark.parametrize(("key", "given", "default"), NOT_YET)
-def test_an_option_that_is_not_supported_yet_takes_only_its_default(
-    conn: Connection, jobid: int, key: str, given: Any, default: str | None
-) -> None:
-    detail = f"This version accepts only its default, {default or 'null'}."
-    both_refuse(conn, jobid, {key: given}, Refusal(UNSUPPORTED, f'option "{key}" is not supported yet', detail))
-
-
 @pytest.mark.parametrize(
     ("key", "default"),
     [
@@ -310,6 +294,8 @@ def test_the_default_is_accepted_and_null_means_it(conn: Connection, jobid: int,
         ("retry_on", ["40001", "57"], "retry_on", None),
         ("ends_at", "infinity", "ends_at::text", None),
         ("pause_after", 3, "pause_after", None),
+        ("history", "failures", "history", "all"),
+        ("history", "none", "history", "all"),
         ("managed_by", 'deploy; "it\'s"\n', "managed_by", None),
     ],
 )
