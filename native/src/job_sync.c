@@ -559,20 +559,26 @@ forget_everything(void)
 	}
 }
 
+/* The year 2000: each job counts from when it was made, which is later. */
+#define BEFORE_ALL_JOBS ((TimestampTz) 0)
+
 /*
  * The first load of this process.  If no launcher of this server has got this
- * far, what fell due since the newest record was missed.
+ * far, what fell due since the newest record was missed.  Where there has never
+ * been a record, that is all that fell due since the jobs were made.
  */
 static void
 prepare_first_load(const ExtensionObjects *objects)
 {
 	ExtensionSection section;
 	TimestampTz newest;
+	bool		is_first;
 
 	if (launcher.panel->recovered || has_synced)
 		return;
 	clockwork_extension_enter(&section, objects->owner);
 	newest = clockwork_run_log_newest_due_time();
+	is_first = newest == 0 && !clockwork_run_log_was_used();
 	clockwork_extension_leave(&section);
 	if (launcher.missed_until == 0)
 		launcher.missed_until = launcher.now.wall;
@@ -584,6 +590,8 @@ prepare_first_load(const ExtensionObjects *objects)
 	}
 	if (newest != 0)
 		load_from = Min(newest, launcher.now.wall);
+	else if (is_first && cron_log_run)
+		load_from = BEFORE_ALL_JOBS;
 	load_from = Max(load_from, resumed_at);
 }
 

@@ -775,6 +775,21 @@ clockwork_run_log_trim(int64 jobid, TimestampTz from, TimestampTz to, bool only_
 	return (int) SPI_processed;
 }
 
+bool
+clockwork_run_log_was_used(void)
+{
+	static Statement statement = {
+		"SELECT FROM cron.runid_seq WHERE is_called", 0, {0}, NULL
+	};
+	Parameters	parameters = {0};
+	bool		was_used;
+
+	execute(&statement, &parameters);
+	was_used = SPI_processed > 0;
+	SPI_freetuptable(SPI_tuptable);
+	return was_used;
+}
+
 int64
 clockwork_run_log_newest_runid(void)
 {

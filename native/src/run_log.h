@@ -198,6 +198,9 @@ extern void clockwork_run_log_problem(const RunIdentity *run, const RunEnding *e
  */
 extern TimestampTz clockwork_run_log_newest_due_time(void);
 
+/* Has there ever been a record? */
+extern bool clockwork_run_log_was_used(void);
+
 /*
  * The records of jobs that are still open as queued or starting, oldest due
  * time first, in the memory context that was current before the section.

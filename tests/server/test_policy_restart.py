@@ -13,6 +13,7 @@ from tests.server.support.jobs import at, one, runs, runs_of, unfinished, wait_f
 from tests.server.support.watching import most_at_once, wait_for_launcher
 from tests.server.test_policy_runs import plan
 from tests.support.servers import Server
+from tests.support.waiting import wait_until as poll
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 WaitUntil = Callable[..., Any]
@@ -57,6 +58,19 @@ def test_missed_due_times_are_made_up_for(fresh_server: Server) -> None:
         assert [run.start_time for run in ran] == sorted(run.start_time for run in ran if run.start_time)
         assert len({run.due_time for run in found}) == len(found)
         assert most_at_once(found) == 1
+
+
+def test_a_due_time_is_missed_even_if_it_was_the_first_of_all(fresh_server: Server) -> None:
+    """There is no record that would say until when somebody was there."""
+    with fresh_server.connect() as conn:
+        jobid = plan(conn, "first", at(conn, 8), "SELECT 1")
+        due = one(conn, "SELECT extract(epoch FROM clock_timestamp() + interval '8 seconds')::float8")
+    fresh_server.stop()
+    poll(lambda: time.time() > due, 20, "the due time to pass")
+    fresh_server.start()
+    with fresh_server.connect() as conn:
+        (run,) = wait_for_runs(conn, jobid, timeout=30)
+        assert (run.status, run.reason) == ("skipped", "missed")
 
 
 def test_attempts_and_failures_outlive_launcher_and_server(fresh_server: Server, wait_until: WaitUntil) -> None:
