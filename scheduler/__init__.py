@@ -3,7 +3,7 @@
 The layers, from top to bottom; each imports only what is below it:
 
     cli → dashboard → client → jobs → cron → errors
-    simulator → cron                      years of schedules in seconds
+    cli → worlds → simulator → cron       years of schedules in seconds
     cli → demo → cluster → errors         a private PostgreSQL, to try and to test on
     cli → demo → packaging → errors       build and install the extension
 """

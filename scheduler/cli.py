@@ -37,6 +37,7 @@ from scheduler.errors import ClockworkError, PackagingError, ScheduleError
 
 if TYPE_CHECKING:
     from scheduler.cron import Schedule
+    from scheduler.worlds import Statistics
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -277,6 +278,61 @@ def test(arguments: tuple[str, ...]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])
+
+
+# --- simulate ----------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option("--seconds", type=click.FloatRange(min=0), help="Go on for so long instead of for --worlds.")
+@click.option("--worlds", default=100, show_default=True, type=click.IntRange(min=1))
+@click.option("--days", type=click.IntRange(min=1), help="How long each lasts, instead of 2, 7 or 30.")
+@click.option(
+    "--first", default=0, show_default=True, type=click.IntRange(min=0), help="The number of the first world."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def simulate(seconds: float | None, worlds: int, days: int | None, first: int, as_json: bool) -> None:
+    """Simulate jobs under random options, outages and clocks that are set, and check every record.
+
+    Exits with 1 if one breaks a rule.
+    """
+    from scheduler.worlds import Statistics
+
+    statistics = Statistics()
+    began = time.monotonic()
+    for seed in range(first, sys.maxsize if seconds is not None else first + worlds):
+        if seconds is not None and time.monotonic() - began >= seconds:
+            break
+        statistics.add(seed, days)
+    _print_statistics(statistics, time.monotonic() - began, as_json=as_json)
+    if statistics.violations:
+        sys.exit(EXIT_FAILED)
+
+
+def _print_statistics(statistics: Statistics, seconds: float, *, as_json: bool) -> None:
+    facts = {
+        "worlds": statistics.worlds,
+        "years": round(statistics.years, 1),
+        "schedules": statistics.schedules,
+        "events": statistics.events,
+        "incidents": dict(statistics.incidents.most_common()),
+        "due times": statistics.due_times,
+        "attempts": statistics.attempts,
+        "records": dict(statistics.records.most_common()),
+        "seconds": round(seconds, 1),
+        "violations": statistics.violations,
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            print(f"{name:<10}  {sum(value.values()):>12,}  " + ", ".join(f"{key} {n:,}" for key, n in value.items()))
+        elif isinstance(value, list):
+            print(f"{name:<10}  {len(value):>12,}")
+            print("".join(f"  {line}\n" for line in value), end="")
+        else:
+            print(f"{name:<10}  {value:>12,}")
 
 
 # --- schedules ---------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ DAY: Final = 24 * HOUR
 _MAX_SLEEP: Final = 30 * SECOND
 
 Status = Literal["succeeded", "failed", "skipped"]
+Happening = Literal["launcher", "crash", "step", "pause", "resume"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Incident:
     """Something that happens to the world, at a moment of the monotonic clock."""
 
     at: int
-    what: Literal["launcher", "crash", "step", "pause", "resume"]
+    what: Happening
     """The launcher is away; so is the server; the wall clock is set; a job is paused or resumed."""
     amount: int = 0
     """How long away; by how much the clock is set."""
@@ -181,7 +182,8 @@ class World:
         self.was_set_back = False
         self.closed: int | None = None
         self.pauses: dict[int, list[tuple[int, int | None]]] = {number: [] for number in self.jobs}
-        self._incidents = sorted(incidents, key=lambda incident: incident.at)
+        self.incidents = tuple(incidents)
+        self._incidents = sorted(self.incidents, key=lambda incident: incident.at)
         self._deferred: list[Incident] = []
         self._away_until = -1
         self._is_server_away = False

@@ -252,6 +252,28 @@ def test_a_demo_that_is_kept_says_where(pg_config: str) -> None:
         shutil.rmtree(directory)
 
 
+# What the simulator says.
+
+
+def test_a_simulation_prints_what_happened() -> None:
+    done = run("simulate", "--worlds", "2", "--days", "2", "--json")
+    assert done.returncode == 0
+    facts = json.loads(done.stdout)
+    assert (facts["worlds"], facts["violations"]) == (2, [])
+    assert facts["due times"] >= facts["records"]["succeeded"] > 0
+    assert run("simulate", "--worlds", "2", "--days", "2").stdout.splitlines()[-1].split() == ["violations", "0"]
+
+
+def test_a_simulation_that_finds_something_says_in_which_world(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("scheduler.worlds.check", lambda world: ["something is wrong"])
+    with pytest.raises(SystemExit) as left:
+        cli.main(["simulate", "--worlds", "1", "--days", "2", "--first", "7"])
+    assert left.value.code == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "  world 7: something is wrong"
+
+
 def test_the_demo_has_a_job_in_another_database_and_one_that_fails() -> None:
     assert len(JOBS) == 4
     assert any(job.database for job in JOBS)

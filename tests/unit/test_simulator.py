@@ -3,105 +3,18 @@
 from __future__ import annotations
 
 import os
-import random
-from typing import Any
-from zoneinfo import ZoneInfo
+from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scheduler.cron.policy import Limits, Missed, Outcome, Overlap, Rules
-from scheduler.simulator import DAY, HOUR, SECOND, Behaviour, Incident, Job, World, check
-
-MINUTE = 60 * SECOND
-
-# A Friday before the clocks of Berlin go forward.
-SPRING = 1_900_368_000 * SECOND
+from scheduler.cron.policy import Limits, Overlap, Rules
+from scheduler.simulator import DAY, HOUR, SECOND, Behaviour, Job, World, check
+from scheduler.worlds import simulate, survey
 
 # CLOCKWORK_SIMULATE=2000 simulates that many worlds instead of a few.
 WORLDS = int(os.environ.get("CLOCKWORK_SIMULATE", "60"))
-
-SCHEDULES = [
-    "*/5 * * * *",
-    "*/30 * * * *",
-    "0 * * * *",
-    "30 2 * * *",
-    "15 1-3 * * *",
-    "0 0 * * 1",
-    "30 4 L * *",
-    "@every 45 minutes",
-    "@every 7 hours",
-]
-
-
-def make_world(seed: int) -> tuple[World, int]:
-    """A world of a few jobs and incidents, and how long it lasts: all of it from the seed."""
-    rng = random.Random(seed)
-    pick = rng.choice
-    days = pick([2, 7, 30])
-    jobs = []
-    for number in range(1, rng.randint(2, 5)):
-        overlap = pick(list(Overlap))
-        begin = SPRING + rng.randrange(-40, 40) * DAY
-        rules = Rules(
-            on_overlap=overlap,
-            max_parallel=pick([None, 1, 2, 3]) if overlap is Overlap.PARALLEL else None,
-            on_missed=pick(list(Missed)),
-            start_deadline=pick([None, None, 10 * SECOND, 3 * MINUTE, 2 * HOUR]),
-            timeout=pick([None, 30 * SECOND, 20 * MINUTE]),
-            max_attempts=pick([1, 1, 2, 5]),
-            retry_delay=pick([0, 10 * SECOND, MINUTE, HOUR]),
-            retry_on=pick([None, None, ("40",), ("22012", "57")]),
-            jitter=pick([0, 0, MINUTE, HOUR, DAY]),
-            priority=pick([-1000, -1, 0, 0, 5, 1000]),
-            starts_at=pick([None, None, begin]),
-            ends_at=pick([None, None, begin + 20 * DAY]),
-            pause_after=pick([None, None, 1, 3]),
-        )
-        zone = pick([None, ZoneInfo("Europe/Berlin"), ZoneInfo("America/New_York"), ZoneInfo("Australia/Lord_Howe")])
-        job = Job(number, pick(SCHEDULES), rules, zone, pick(["anna", "ben"]))
-        job.behave = make_behave(rng.random(), seed, number)
-        jobs.append(job)
-    incidents = [
-        Incident(
-            rng.randrange(days * DAY),
-            what := pick(["launcher", "crash", "step", "pause", "resume", "step"]),
-            pick([1, 30, 61, 400, 4000, 90000]) * SECOND * (pick([1, 1, -1]) if what == "step" else 1),
-            rng.randint(1, len(jobs)),
-        )
-        for _ in range(rng.randrange(12))
-    ]
-    limits = Limits(
-        max_running=pick([1, 2, 8]),
-        max_running_per_role=pick([0, 0, 1, 3]),
-        grace=pick([0, 10 * SECOND]),
-        max_retry_delay=pick([MINUTE, HOUR]),
-    )
-    return World(jobs, start=SPRING, limits=limits, incidents=incidents), days * DAY
-
-
-def make_behave(mood: float, seed: int, number: int) -> Any:
-    def behave(due: int, attempt: int) -> Behaviour:
-        rng = random.Random(f"{seed} {number} {due} {attempt}")
-        outcome = Outcome.SUCCEEDED
-        if rng.random() < mood:
-            outcome = rng.choice([Outcome.FAILED, Outcome.FAILED, Outcome.CRASHED, Outcome.CANCELED])
-        lasts = rng.choice([0, 1, 1, 20, 70, 400, 8000])
-        return Behaviour(lasts * SECOND, outcome, rng.choice(["22012", "40001", "57014"]), rng.random() < 0.2)
-
-    return behave
-
-
-def simulate(seed: int) -> World:
-    """The world, and after it a quiet time in which what is under way comes to its end."""
-    world, length = make_world(seed)
-    world.run(length)
-    world.close()
-    for _ in range(400):
-        if not world.unfinished:
-            break
-        world.run(world.mono + DAY)
-    return world
 
 
 @settings(max_examples=WORLDS, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -113,3 +26,60 @@ def test_whatever_happens_the_invariants_hold(seed: int) -> None:
 def test_the_same_world_gives_the_same_records() -> None:
     assert simulate(7).records == simulate(7).records
     assert simulate(7).records != simulate(8).records
+
+
+def test_statistics_say_what_happened() -> None:
+    worlds = [simulate(seed) for seed in range(4)]
+    found = survey(range(4))
+    assert (found.worlds, found.violations) == (4, [])
+    assert found.simulated == sum(world.mono for world in worlds)
+    assert found.schedules == sum(len(world.jobs) for world in worlds)
+    assert found.events == sum(world.events for world in worlds)
+    assert found.records.total() == sum(len(world.records) for world in worlds)
+    assert found.attempts == sum(record.began is not None for world in worlds for record in world.records)
+    assert found.due_times >= found.records["succeeded"] > 0
+    assert found.incidents.total() == sum(len(world.incidents) for world in worlds) > 0
+
+
+# --- what is wrong is noticed --------------------------------------------------------------------
+
+
+@pytest.fixture
+def quiet() -> World:
+    """Two days without an incident: a run at each full hour."""
+    job = Job(1, "0 * * * *", Rules(max_attempts=2), behave=lambda due, attempt: Behaviour(lasts=60 * SECOND))
+    world = World([job], start=0, limits=Limits(max_running=2))
+    world.run(2 * DAY)
+    assert check(world) == []
+    return world
+
+
+def test_a_due_time_without_a_record_is_noticed(quiet: World) -> None:
+    lost = quiet.records.pop(20)
+    assert check(quiet) == [f"job 1, due {lost.due}: accounted for 0 times"]
+
+
+def test_a_second_run_of_a_due_time_is_noticed(quiet: World) -> None:
+    quiet.records.append(quiet.records[20])
+    assert f"job 1, due {quiet.records[20].due}: accounted for 2 times" in check(quiet)
+
+
+def test_an_attempt_after_a_success_is_noticed(quiet: World) -> None:
+    again = replace(quiet.records[-1], attempt=2)
+    quiet.records.append(again)
+    assert f"{again} follows no failure" in check(quiet)
+
+
+def test_two_runs_at_once_are_noticed(quiet: World) -> None:
+    first = quiet.records[20]
+    quiet.records[20] = replace(first, ended=(first.began or 0) + HOUR + SECOND)
+    assert check(quiet) == ["job 1: 2 runs at once"]
+    quiet.jobs[1].rules = Rules(on_overlap=Overlap.PARALLEL)
+    assert check(quiet) == []
+    quiet.limits = Limits(max_running=1)
+    assert "2 runs at once" in check(quiet)
+
+
+def test_a_run_out_of_bounds_is_noticed(quiet: World) -> None:
+    quiet.jobs[1].rules = Rules(ends_at=quiet.records[-2].due)
+    assert check(quiet) == [f"{quiet.records[-1]} is out of bounds"]
