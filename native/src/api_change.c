@@ -20,6 +20,7 @@
 #include "core/policy.h"
 #include "core/schedule.h"
 #include "extension.h"
+#include "run_settings.h"
 #include "schedule_check.h"
 #include "shmem.h"
 #include "zone.h"
@@ -31,6 +32,7 @@
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -299,6 +301,59 @@ check_retries(HeapTuple row, TupleDesc desc)
 	}
 }
 
+/* The one due time of an @at schedule must be within the bounds. */
+static void
+check_only_due_time(HeapTuple row, TupleDesc desc)
+{
+	const char *written = SPI_getvalue(row, desc, SPI_fnumber(desc, "schedule"));
+	pg_tz	   *found = clockwork_zone_find(SPI_getvalue(row, desc, SPI_fnumber(desc, "timezone")));
+	ScheduleZone zone = clockwork_zone_callbacks(found);
+	Schedule	schedule;
+	ScheduleReport report;
+	ScheduleInstant instant;
+	TimestampTz due;
+	bool		too_early;
+
+	if (written == NULL || found == NULL ||
+		!clockwork_schedule_parse(written, strlen(written), NULL, 0, &schedule, &report) ||
+		schedule.kind != SCHEDULE_AT)
+		return;
+	instant = clockwork_schedule_next(&schedule, &zone, false, 0, -1);
+	if (instant == SCHEDULE_NEVER)
+		return;
+	due = clockwork_zone_timestamp(instant);
+	too_early = !is_null_column(row, desc, "starts_at") &&
+		due < DatumGetTimestampTz(column(row, desc, "starts_at"));
+	if (too_early || (!is_null_column(row, desc, "ends_at") &&
+					  due > DatumGetTimestampTz(column(row, desc, "ends_at"))))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("schedule \"%s\" is %s option \"%s\"", written,
+						too_early ? "before" : "after", too_early ? "starts_at" : "ends_at"),
+				 errdetail("The job would have no due time.")));
+}
+
+/*
+ * What depends on the server and not on the row alone is checked where somebody
+ * changes it: what is inserted may come from a dump, what a replica applies was
+ * checked elsewhere, and our own functions have checked already.
+ */
+static void
+check_change(TriggerData *trigger, TupleDesc desc)
+{
+	HeapTuple	row = trigger->tg_newtuple;
+	char	   *settings = SPI_getvalue(row, desc, SPI_fnumber(desc, "settings"));
+	char	   *username = SPI_getvalue(row, desc, SPI_fnumber(desc, "username"));
+
+	if (InSecurityRestrictedOperation() || SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
+		return;
+	if (!same_column(trigger, desc, "timezone"))
+		(void) clockwork_timezone_check(SPI_getvalue(row, desc, SPI_fnumber(desc, "timezone")));
+	if (settings && username &&
+		!(same_column(trigger, desc, "settings") && same_column(trigger, desc, "username")))
+		clockwork_run_settings_check(settings, username);
+}
+
 /* For each row, before an insert or update: what cannot work is refused. */
 Datum
 clockwork_job_check(PG_FUNCTION_ARGS)
@@ -317,6 +372,9 @@ clockwork_job_check(PG_FUNCTION_ARGS)
 	{
 		check_bounds(row, desc);
 		check_retries(row, desc);
+		check_only_due_time(row, desc);
+		if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+			check_change(trigger, desc);
 	}
 	return PointerGetDatum(row);
 }

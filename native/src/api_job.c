@@ -226,6 +226,7 @@ change_job(const ExtensionObjects *objects, const JobDefinition *job, const JobC
 	const char *timezone = job_change_value(change, "timezone");
 	const char *settings = job_change_value(change, "settings");
 	const char *owner;
+	bool		keeps_settings = !job_change_has(change, "settings");
 
 	if (timezone)
 		(void) clockwork_timezone_check(timezone);
@@ -243,6 +244,8 @@ change_job(const ExtensionObjects *objects, const JobDefinition *job, const JobC
 	owner = clockwork_acl_find_owner(job->owner, job->username);
 	clockwork_acl_check_job(username ? username : owner ? owner : job->username,
 							database ? database : job->database);
+	if (username && keeps_settings)
+		settings = job->settings;	/* may that role set them, too? */
 	if (settings)
 		clockwork_run_settings_check(settings, username ? username : owner ? owner : job->username);
 	if (schedule || name || username)

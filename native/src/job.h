@@ -70,6 +70,15 @@ job_change_set(JobChange *change, const char *column, const char *type, const ch
 	set->reset = false;
 }
 
+static inline bool
+job_change_has(const JobChange *change, const char *column)
+{
+	for (int i = 0; i < change->count; i++)
+		if (strcmp(change->columns[i].column, column) == 0)
+			return true;
+	return false;
+}
+
 /* The value a change gives a column; NULL if it leaves the column alone. */
 static inline const char *
 job_change_value(const JobChange *change, const char *column)

@@ -269,6 +269,17 @@ REFUSED = [
         {"starts_at": "2030-01-02 00:00Z", "ends_at": "2030-01-01 00:00Z"},
         'option "ends_at" must not be before "starts_at"',
     ),
+    (
+        "@at 2030-01-01 00:00Z",
+        {"starts_at": "2031-01-01 00:00Z"},
+        'schedule "@at 2030-01-01 00:00Z" is before option "starts_at"',
+    ),
+    (
+        "@at 2030-01-01 00:00Z",
+        {"ends_at": "2029-12-31 23:59:59Z"},
+        'schedule "@at 2030-01-01 00:00Z" is after option "ends_at"',
+    ),
+    ("* * * * *", {"timezone": "Nowhere"}, 'time zone "Nowhere" not recognized'),
     ("* * * * *", {"retry_on": ["4000"]}, '"4000" in option "retry_on" is no SQLSTATE of an error'),
     ("* * * * *", {"retry_on": []}, 'option "retry_on" must not be empty'),
     ("* * * * *", {"jitter": "25 hours"}, 'option "jitter" is out of range'),

@@ -181,6 +181,32 @@ def test_the_owners_rights_are_what_counts(server: Server, notes: Connection) ->
     assert noted(notes) == {"session_replication_role": "replica"}
 
 
+def test_what_cannot_be_set_is_refused_by_an_update_too(notes: Connection) -> None:
+    jobid = one(notes, "SELECT cron.schedule('x', '@hourly', 'SELECT 1')")
+    update = "UPDATE cron.job SET settings = %s WHERE jobid = %s"
+    for settings, refusal in (
+        ({"wrok_mem": "1MB"}, psycopg.errors.UndefinedObject),
+        ({"work_mem": "lots"}, psycopg.errors.InvalidParameterValue),
+        ({"cron.run_id": "7"}, psycopg.errors.CantChangeRuntimeParam),
+    ):
+        with pytest.raises(refusal):
+            notes.execute(update, [json.dumps(settings), jobid])
+    notes.execute(update, ['{"session_replication_role": "replica"}', jobid])
+    # The new owner may not set what the old one may: said by every road.
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        notes.execute("UPDATE cron.job SET username = 'modest' WHERE jobid = %s", [jobid])
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        notes.execute("SELECT cron.alter_job(%s, username := 'modest')", [jobid])
+    notes.execute(
+        "SELECT cron.alter_job(%s, options => %s::jsonb)", [jobid, '{"username": "modest", "settings": null}']
+    )
+    # What a dump brings, or a replica applies, is believed: its runs will tell.
+    notes.execute("SET session_replication_role = replica")
+    notes.execute(update, ['{"wrok_mem": "1MB"}', jobid])
+    notes.execute("RESET session_replication_role")
+    notes.execute("UPDATE cron.job SET command = 'SELECT 2' WHERE jobid = %s", [jobid])
+
+
 def test_what_changed_since_is_recorded_as_a_failed_run(notes: Connection) -> None:
     notes.execute("GRANT SET ON PARAMETER session_replication_role TO modest")
     options = json.dumps({"settings": {"session_replication_role": "replica"}, "username": "modest"})
