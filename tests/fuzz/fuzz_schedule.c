@@ -7,10 +7,7 @@
  * round trip, and its due times must rise and be members.  A broken promise is
  * an abort.
  *
- * With clang:  clang -g -O1 -fsanitize=fuzzer,address,undefined \
- *                  -fno-sanitize-recover=all -Inative/src/core \
- *                  tests/fuzz/fuzz_schedule.c native/src/core/schedule_*.c -o fuzz_schedule
- *              ./fuzz_schedule -dict=tests/fuzz/schedule.dict -max_len=120 found tests/fuzz/corpus
+ * tests/fuzz/lane builds it with clang and libFuzzer, and runs it for a while.
  *
  * With any other compiler, -DREPLAY gives a program that runs the inputs named
  * on its command line once each; tests/fuzz/test_fuzz_corpus.py does that.
