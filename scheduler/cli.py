@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _print_error(error: ClockworkError) -> None:
-    err.print(f"[red]error:[/] {escape(error.message)}")
+    err.print(f"[red]error:[/] {escape(error.message)}", soft_wrap=True)
     for line in error.hint.splitlines():
         err.print(f"  {escape(line)}", soft_wrap=True)
 

@@ -71,6 +71,12 @@ def test_what_cannot_be_done_is_said_on_standard_error(arguments: tuple[str, ...
     assert "Traceback" not in done.stderr
 
 
+def test_an_error_is_one_line_where_it_is_not_read_on_a_terminal() -> None:
+    text = "61 * * * * " + "x" * 200
+    first = run("next", text).stderr.splitlines()[0]
+    assert first == f"error: invalid schedule: {text}"
+
+
 def test_a_hint_follows_its_error_on_a_line_of_its_own() -> None:
     lines = run("next", "* * * * *", "--tz", "Mars/Olympus").stderr.splitlines()
     assert lines == ['error: time zone "Mars/Olympus" not recognized', "  Use an IANA name such as Europe/Berlin."]
