@@ -344,12 +344,13 @@ NEXT_MAX = 10_000
 @cli.command("next")
 @click.argument("expression")
 @click.option("--tz", default="UTC", show_default=True, help="The time zone, by its IANA name.")
+@click.option("--job-name", metavar="NAME", default="", help="The job's name, on which H depends.")
 @click.option("-n", "count", default=NEXT_DEFAULT, show_default=True, type=click.IntRange(1, NEXT_MAX))
 @click.option("--after", metavar="INSTANT", help="Begin after this instant (ISO 8601) instead of now.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def next_runs(expression: str, tz: str, count: int, after: str | None, as_json: bool) -> None:
+def next_runs(expression: str, tz: str, job_name: str, count: int, after: str | None, as_json: bool) -> None:
     """Print the next due times of a schedule."""
-    schedule, zone = _parse_schedule(expression, tz)
+    schedule, zone = _parse_schedule(expression, tz, job_name)
     start = _parse_instant(after, zone)
     # An interval is counted from there, as cron.next_runs() does.
     times = list(islice(schedule.upcoming(start, zone, anchor=start), count))
@@ -368,12 +369,13 @@ EXPLAIN_MAX = 100
 @cli.command()
 @click.argument("expression")
 @click.option("--tz", default="UTC", show_default=True, help="The time zone, by its IANA name.")
+@click.option("--job-name", metavar="NAME", default="", help="The job's name, on which H depends.")
 @click.option("-n", "count", default=NEXT_DEFAULT, show_default=True, type=click.IntRange(0, EXPLAIN_MAX))
 @click.option("--after", metavar="INSTANT", help="Begin after this instant (ISO 8601) instead of now.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def explain(expression: str, tz: str, count: int, after: str | None, as_json: bool) -> None:
+def explain(expression: str, tz: str, job_name: str, count: int, after: str | None, as_json: bool) -> None:
     """Say in words when a schedule is due, as cron.explain() does, clock changes included."""
-    schedule, zone = _parse_schedule(expression, tz)
+    schedule, zone = _parse_schedule(expression, tz, job_name)
     start = _parse_instant(after, zone)
     lines = schedule.explain(start, zone, count=count)
     if as_json:
@@ -397,7 +399,7 @@ def explain(expression: str, tz: str, count: int, after: str | None, as_json: bo
         _say(f"{schedule.notice.message}. {advice}")
 
 
-def _parse_schedule(expression: str, tz: str) -> tuple[Schedule, tzinfo]:
+def _parse_schedule(expression: str, tz: str, job_name: str) -> tuple[Schedule, tzinfo]:
     # The compiled core is only needed here; a demo does without it.
     from scheduler import cron
 
@@ -406,7 +408,7 @@ def _parse_schedule(expression: str, tz: str) -> tuple[Schedule, tzinfo]:
     except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
         raise ScheduleError(f'time zone "{tz}" not recognized', "Use an IANA name such as Europe/Berlin.") from exc
     try:
-        return cron.Schedule(expression), zone
+        return cron.Schedule(expression, hash_key=job_name), zone
     except cron.ScheduleError as exc:
         raise ScheduleError(exc.message, "\n".join(filter(None, (exc.detail, exc.hint)))) from exc
 

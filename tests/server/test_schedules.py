@@ -245,6 +245,13 @@ Meaning: At 00:00 on the weekday (Monday to Friday) nearest to day 31 of the mon
 Next due times in UTC:
   2030-01-31 00:00:00 +00:00 = 2030-01-31 00:00:00 UTC
   2030-03-29 00:00:00 +00:00 = 2030-03-29 00:00:00 UTC""",
+    ("H H * * 1-5", "UTC", 2): """\
+Schedule: 25 0 * * 1-5
+Meaning: At 00:25 on Monday through Friday.
+What stands for H depends on the job's name.
+Next due times in UTC:
+  2030-01-01 00:25:00 +00:00 = 2030-01-01 00:25:00 UTC
+  2030-01-02 00:25:00 +00:00 = 2030-01-02 00:25:00 UTC""",
     ("0 0 30 2 *", "UTC", 5): """\
 Schedule: 0 0 30 2 *
 Meaning: At 00:00 on day 30 of February.

@@ -148,6 +148,33 @@ def test_explain_knows_what_a_job_waits_for() -> None:
     assert "Character 8: a job's name must stand in double quotes." in refused.stderr
 
 
+def test_h_is_that_of_the_job_s_name() -> None:
+    for name, minute in (("", 25), ("nightly", 1)):
+        arguments = ("H * * * 1-5", "--job-name", name, "--after", "2030-01-01T00:59+00:00", "-n", "1")
+        assert run("next", *arguments).stdout == f"2030-01-01 01:{minute:02}:00+00:00\n"
+        assert run("explain", *arguments).stdout.splitlines() == [
+            f"Schedule: {minute} * * * 1-5",
+            f"Meaning: At minute {minute} of every hour, on Monday through Friday.",
+            "What stands for H depends on the job's name.",
+            "Next due times in UTC:",
+            f"  2030-01-01 01:{minute:02}:00 +00:00 = 2030-01-01 01:{minute:02}:00 UTC",
+        ]
+
+
+def test_what_holds_for_h_is_not_said_of_other_letters() -> None:
+    for text in ("0 0 * * THU", "0 0 * MAR 4", "@hourly", '@after "H"'):
+        assert "depends on the job's name" not in run("explain", text).stdout
+
+
+def test_no_due_times_asked_for_is_not_never() -> None:
+    at = ("--after", "2030-01-01T00:00+00:00")
+    assert run("explain", "0 3 * * *", "-n", "0", *at).stdout.splitlines() == [
+        "Schedule: 0 3 * * *",
+        "Meaning: At 03:00 every day.",
+    ]
+    assert "Never due again." in run("explain", "@at 2029-01-01", "-n", "0", *at).stdout
+
+
 def test_explain_as_json_says_the_same() -> None:
     facts = json.loads(run("explain", "@daily", "--json").stdout)
     assert facts["normalised"] == "0 0 * * *"

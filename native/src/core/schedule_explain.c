@@ -8,6 +8,7 @@
  * schedule does not do.
  */
 #include "schedule_calendar.h"
+#include "schedule_parse.h"
 #include "schedule_text.h"
 
 /* Clock changes are looked for this far ahead. */
@@ -120,15 +121,13 @@ sink_due_time(Explanation *ask, ScheduleInstant due)
 static void
 explain_due_times(Explanation *ask, int count)
 {
-	ScheduleInstant due = ask->from;
+	ScheduleInstant due = clockwork_schedule_next(ask->schedule, ask->zone, ask->match_dom_and_dow,
+												  ask->anchor, ask->from);
+	bool		never = due == SCHEDULE_NEVER;
 	int			shown;
 
-	for (shown = 0; shown < count; shown++)
+	for (shown = 0; shown < count && due != SCHEDULE_NEVER; shown++)
 	{
-		due = clockwork_schedule_next(ask->schedule, ask->zone, ask->match_dom_and_dow,
-									  ask->anchor, due);
-		if (due == SCHEDULE_NEVER)
-			break;
 		if (shown == 0)
 		{
 			sink_text(&ask->sink, "Next due times in ");
@@ -136,14 +135,16 @@ explain_due_times(Explanation *ask, int count)
 			sink_text(&ask->sink, ":\n");
 		}
 		sink_due_time(ask, due);
+		due = clockwork_schedule_next(ask->schedule, ask->zone, ask->match_dom_and_dow,
+									  ask->anchor, due);
 	}
-	if (shown == 0 && ask->schedule->kind == SCHEDULE_REBOOT)
+	if (never && ask->schedule->kind == SCHEDULE_REBOOT)
 		sink_text(&ask->sink, "Due when the server starts, never by the clock.\n");
-	else if (shown == 0 && ask->schedule->kind == SCHEDULE_AFTER)
+	else if (never && ask->schedule->kind == SCHEDULE_AFTER)
 		sink_text(&ask->sink, ask->schedule->parent_count == 1 ?
 				  "Due when that run has ended, with its due time, never by the clock.\n" :
 				  "Due when those runs have ended, with their due time, never by the clock.\n");
-	else if (shown == 0)
+	else if (never)
 		sink_text(&ask->sink, "Never due again.\n");
 }
 
@@ -300,6 +301,18 @@ sink_written(Explanation *ask, size_t (*write) (const Schedule *schedule,
 						  fits ? sink->size - sink->length : 0);
 }
 
+/* Is there an "H" that is no letter of a name, such as THU? */
+static bool
+has_hash(const char *text, size_t length)
+{
+	size_t		i;
+
+	for (i = 0; i < length; i++)
+		if (text[i] == 'H' && (i == 0 || !is_letter(text[i - 1])))
+			return true;
+	return false;
+}
+
 static void
 explain_form(Explanation *ask)
 {
@@ -308,6 +321,8 @@ explain_form(Explanation *ask)
 	sink_text(&ask->sink, "\nMeaning: ");
 	sink_written(ask, clockwork_schedule_describe);
 	sink_text(&ask->sink, ".\n");
+	if (ask->schedule->kind == SCHEDULE_CALENDAR && has_hash(ask->text, ask->length))
+		sink_text(&ask->sink, "What stands for H depends on the job's name.\n");
 }
 
 size_t
