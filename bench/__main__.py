@@ -116,5 +116,30 @@ def count_instructions(pg_config: Path | None, runs: int, top: int) -> None:
     print(instructions.measure(pg_config or packaging.find_embedded(), runs, top, say))
 
 
+@bench.command("agreement")
+@OUT
+@click.option("--cases", default=20_000, show_default=True, type=click.IntRange(min=1))
+@click.option("--seed", default=1, show_default=True, help="Another one draws other cases.")
+def with_whom_we_agree(output: Path, cases: int, seed: int) -> None:
+    """Due times beside croniter's and cronsim's: how many agree, and why the others do not."""
+    # Its peers are not needed by the other commands.
+    from bench.agreement import compare_all, write_agreement
+
+    found = compare_all(cases, seed)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "agreement.md").write_text(write_agreement(found))
+    print((output / "agreement.md").read_text(), end="")
+    sys.exit(1 if found.unexplained else 0)
+
+
+@bench.command("schedules")
+@click.option("--zone", default="America/New_York", show_default=True)
+def how_long_the_next_due_time_takes(zone: str) -> None:
+    """The next due time in C and Python beside croniter's and cronsim's, and whether the targets are met."""
+    from bench.schedule_next import compare_all
+
+    sys.exit(0 if compare_all(zone) else 1)
+
+
 if __name__ == "__main__":
     bench()
