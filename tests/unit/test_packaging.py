@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -96,6 +97,12 @@ def test_what_an_earlier_build_left_in_the_sources_is_not_used(sample: Path, pg_
 def test_destdir_is_obeyed(sample: Path, pg_config: Path, tmp_path: Path) -> None:
     packaging.build_and_install(pg_config, tmp_path / "packaged")
     assert len(list((tmp_path / "packaged").rglob("pg_clockwork.control"))) == 1
+
+
+@pytest.mark.parametrize("name", ["two words", "it's", "a;b", "$HOME", "(1)", "a\\b"])
+def test_a_path_that_make_cannot_work_with_is_named(sample: Path, pg_config: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(PackagingError, match=re.escape(f'make cannot work with the path "{tmp_path / name}"')):
+        packaging.build_and_install(pg_config, tmp_path / name)
 
 
 def test_the_flags_of_a_calling_make_do_not_reach_ours(
