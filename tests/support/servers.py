@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import psycopg
+import pytest
 
 from scheduler.cluster import Cluster, Setting, StopMode
+from tests.support.complaints import find_complaints
 
 CONTAINER_PASSWORD = "clockwork"
 CONTAINER_START_TIMEOUT_S = 60.0
@@ -43,6 +45,14 @@ class Server(Protocol):
 
 class LocalServer(Cluster):
     """A private cluster, as the demo uses it, tuned for tests."""
+
+    def close(self) -> None:
+        """Also fail where the server has complained of what no test provokes."""
+        log = self.log()
+        super().close()
+        complaints = find_complaints(log)
+        if complaints:
+            pytest.fail("\n".join(["the server complained:", *complaints[:20]]), pytrace=False)
 
     @classmethod
     def launch(cls, pg_config: Path, extension: Path, settings: Mapping[str, Setting] | None = None) -> Self:

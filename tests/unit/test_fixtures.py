@@ -11,6 +11,7 @@ import pytest
 
 from scheduler.cluster import Cluster
 from tests.support import targets
+from tests.support.complaints import find_complaints
 from tests.support.plugin import ServerMaker, forget_jobs
 from tests.support.servers import Server
 from tests.support.waiting import wait_until as poll
@@ -87,3 +88,33 @@ def test_a_target_named_twice_is_one() -> None:
 
 def test_all_means_every_supported_major() -> None:
     assert [target.label[:4] for target in targets.parse_targets("all")] == ["pg15", "pg16", "pg17", "pg18", "pg19"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'TRAP: failed Assert("CurrentResourceOwner != NULL"), File: "dsa.c", Line: 1255, PID: 4711',
+        "background worker (PID 4711) was terminated by signal 6: Aborted",
+        "WARNING:  resource was not closed: relation 16420",
+        'WARNING:  relcache reference leak: relation "job" not closed',
+        "WARNING:  snapshot 0x55d0c4a2b3c8 still active",
+        "WARNING:  problem in alloc set PortalContext: detected write past chunk end in block 0x1, chunk 0x2",
+        "==4711==ERROR: AddressSanitizer: heap-use-after-free on address 0x602000001234",
+        "src/worker.c:120:7: runtime error: signed integer overflow",
+    ],
+)
+def test_a_server_that_broke_its_own_rules_is_noticed(line: str) -> None:
+    assert find_complaints(f"LOG:  before\n{line}\nLOG:  after") == [line]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'LOG:  background worker "pg_clockwork worker for job 1" (PID 1) was terminated by signal 9: Killed',
+        "LOG:  server process (PID 1) was terminated by signal 3: Quit",
+        "WARNING:  cron job 7 cannot run: invalid schedule: x",
+        "ERROR:  canceling statement due to lock timeout",
+    ],
+)
+def test_what_tests_provoke_is_no_complaint(line: str) -> None:
+    assert find_complaints(line) == []

@@ -21,6 +21,7 @@ import psycopg
 
 from tests.server.support.checker import JOURNAL, NOTE_RUN, Span, Timeline, check
 from tests.server.support.jobs import OPEN, Connection, launcher_pid, one, rows, schedule, workers
+from tests.support.complaints import find_complaints
 from tests.support.servers import LocalServer
 from tests.support.waiting import wait_until
 
@@ -423,11 +424,7 @@ class Storm:
                 "SELECT concat_ws(' ', status, reason), count(*) FROM cron.job_run_details GROUP BY 1 ORDER BY 2 DESC",
             )
         )
-        log = self.server.log()
-        # Words of a server that defends itself: no fault of this storm may cause them.
-        for word in ("PANIC", "TRAP:", "was terminated by signal 11", "was terminated by signal 6"):
-            if word in log:
-                self.violations.append(f"the server's log says {word}")
+        self.violations += [f"the server's log says {line}" for line in find_complaints(self.server.log())]
         faults = ", ".join(f"{name} {count}" for name, count in sorted(self.faults.items()))
         outcomes = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         self.statistics = (
