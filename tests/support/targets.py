@@ -6,6 +6,7 @@ option `--pg` (or the variable PG_TARGETS) names them, separated by commas:
     auto            $PG_CONFIG, else the PostgreSQL that came as a Python wheel (the default)
     PATH            a pg_config
     17              that major: from the cache of tests/matrix, the wheel, or this machine
+    18-cassert      that major with assertions: from the cache of tests/matrix
     all             every supported major that can be found
     docker:IMAGE    a container of that image
 
@@ -20,7 +21,7 @@ import functools
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scheduler.cluster import Installation
@@ -29,6 +30,7 @@ from scheduler.packaging import find_embedded
 
 MAJORS = (15, 16, 17, 18, 19)
 DOCKER = "docker:"
+CASSERT = "-cassert"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ def _parse(word: str) -> Iterator[Target]:
         yield from (_of_major(major) for major in MAJORS)
     elif word.isdigit():
         yield _of_major(int(word))
+    elif word.removesuffix(CASSERT).isdigit():
+        yield _of_cassert(word)
     else:
         yield _of_pg_config(word)
 
@@ -87,6 +91,15 @@ def _of_major(major: int) -> Target:
         if pg_config.exists():
             return _of_pg_config(pg_config)
     return Target(label=f"pg{major}", missing=f"no PostgreSQL {major}: get it with tests/matrix fetch {major}")
+
+
+def _of_cassert(word: str) -> Target:
+    pg_config = cache_directory() / word / "bin/pg_config"
+    if not pg_config.exists():
+        return Target(label=f"pg{word}", missing=f"no PostgreSQL {word}: get it with tests/matrix fetch {word}")
+    # Its label is its own: an ordinary build of the same version may be a target too.
+    target = _of_pg_config(pg_config)
+    return replace(target, label=f"{target.label}{CASSERT}")
 
 
 def _places(major: int) -> Iterator[Path]:

@@ -70,6 +70,7 @@ def test_waiting_in_vain_says_for_what_and_what_was_seen_last() -> None:
     [
         ("/nowhere/pg_config", "pg:/nowhere/pg_config", "no such program"),
         ("12", "pg12", "tests/matrix fetch 12"),
+        ("12-cassert", "pg12-cassert", "tests/matrix fetch 12-cassert"),
         ("docker:nobody/nothing", "docker:nobody/nothing", "no container engine answers: none here"),
     ],
 )
