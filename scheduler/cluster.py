@@ -213,7 +213,7 @@ class Account:
     gid: int | None = None
     wrapper: tuple[str, ...] = ()
 
-    def command(self, program: Path, *arguments: str | os.PathLike[str]) -> list[str]:
+    def command(self, program: str | os.PathLike[str], *arguments: str | os.PathLike[str]) -> list[str]:
         return [*self.wrapper, os.fspath(program), *(os.fspath(argument) for argument in arguments)]
 
     def process_options(self) -> dict[str, Any]:
@@ -462,7 +462,7 @@ class Cluster:
         with open(self.log_file, "ab") as log:
             # A session of its own: Ctrl-C in a terminal is for us, and we decide how the server ends.
             self._postmaster = subprocess.Popen(
-                self.account.command(self.installation.bindir / "postgres", "-D", self.data),
+                self.account.command(*self._server_command()),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -596,6 +596,9 @@ class Cluster:
         self.close()
 
     # How programs are run.
+
+    def _server_command(self) -> list[str | os.PathLike[str]]:
+        return [self.installation.bindir / "postgres", "-D", self.data]
 
     def _environment(self) -> dict[str, str]:
         return {

@@ -7,6 +7,8 @@ itself, which is one of the two carriers.
 
 from __future__ import annotations
 
+import os
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,7 +46,13 @@ class Server(Protocol):
 
 
 class LocalServer(Cluster):
-    """A private cluster, as the demo uses it, tuned for tests."""
+    """A private cluster, as the demo uses it, tuned for tests.
+
+    CLOCKWORK_SERVER_WRAPPER is a command that runs the server, such as valgrind with its options.
+    """
+
+    def _server_command(self) -> list[str | os.PathLike[str]]:
+        return [*shlex.split(os.environ.get("CLOCKWORK_SERVER_WRAPPER", "")), *super()._server_command()]
 
     def close(self) -> None:
         """Also fail where the server has complained of what no test provokes."""
