@@ -75,22 +75,36 @@ static int64 pause_until = 0;	/* monotonic; no pass before it, after an error */
 
 /* ---- collect: due times become runs ---- */
 
+/* Those up to `until`, which is not later than now. */
 static void
-collect(void)
+collect(TimestampTz until)
 {
 	TimestampTz horizon = Max(launcher.now.wall - MISSED_AFTER_USEC, launcher.missed_until);
 	Job		   *job;
 
-	while ((job = clockwork_job_list_first_due(launcher.now.wall)) != NULL)
+	while ((job = clockwork_job_list_first_due(until)) != NULL)
 	{
 		/* Time in which everything is paused is not missed. */
 		if (!cron_launch_active_jobs || launcher.is_paused)
-			clockwork_job_list_resume(job, launcher.now.wall);
+			clockwork_job_list_resume(job, until);
 		else if (clockwork_job_start_of(job, job->due_time) <= horizon)
 			clockwork_run_policy_missed(job, horizon);
 		else
 			clockwork_run_policy_due(job);
 	}
+}
+
+/*
+ * What fell due before jobs changed fell due as they were then, also if we are
+ * late: that has a record even if its job is gone.
+ */
+static void
+collect_before_changes(void)
+{
+	TimestampTz changed_at = clockwork_shmem_changed_at();
+
+	if (changed_at != 0 && clockwork_job_sync_is_loaded())
+		collect(Min(changed_at, launcher.now.wall));
 }
 
 /* ---- settle: runs of other jobs become runs ---- */
@@ -420,6 +434,7 @@ pass(void)
 	clockwork_run_request_begin_pass();
 	take_part_in_invalidation();
 	clockwork_run_reap();
+	collect_before_changes();
 	if (sync_at <= launcher.now.monotonic && !guarded(clockwork_job_sync))
 	{
 		/* Later, everything; until then the others go on with what is known. */
@@ -436,7 +451,7 @@ pass(void)
 	{
 		(void) guarded(clockwork_job_identity_follow);
 		clockwork_run_control_cancel();
-		collect();
+		collect(launcher.now.wall);
 		if (settle_at <= launcher.now.monotonic && !guarded(settle))
 			settle_at = clockwork_run_next_try(0);
 	}

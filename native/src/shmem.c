@@ -220,6 +220,17 @@ clockwork_shmem_take_changes(int64 *jobids, TimestampTz *changed_at)
 	return count;
 }
 
+TimestampTz
+clockwork_shmem_changed_at(void)
+{
+	TimestampTz changed_at;
+
+	LWLockAcquire(panel->lock, LW_SHARED);
+	changed_at = panel->changed_at;
+	LWLockRelease(panel->lock);
+	return changed_at;
+}
+
 static void
 release_text_area(int code, Datum arg)
 {

@@ -281,6 +281,9 @@ extern void clockwork_shmem_note_changes(const int64 *jobids, int count);
  */
 extern int	clockwork_shmem_take_changes(int64 *jobids, TimestampTz *changed_at);
 
+/* When the first of the noted changes was committed; 0 if there is none. */
+extern TimestampTz clockwork_shmem_changed_at(void);
+
 /*
  * Keep a text in the text area.  Returns InvalidDsaPointer if `text` is NULL
  * or there is no memory for it.  `length` excludes the NUL that is added.

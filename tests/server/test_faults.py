@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +360,35 @@ def test_a_launcher_that_stands_still_for_a_while_accounts_for_what_fell_due(fre
         assert_goes_on(conn, jobid)
         skipped = runs(conn, "jobid = %s AND status = 'skipped'", jobid)
         assert {run.reason for run in skipped} == {"overlap"}
+
+
+def test_what_fell_due_before_its_job_was_unscheduled_has_a_record(fresh_server: LocalServer) -> None:
+    """The launcher stands still while the job is due, and unscheduled, and learns of both at once."""
+    with fresh_server.connect() as conn:
+        jobid = schedule(conn, "tick", "1 second", "SELECT 1")
+        other = schedule(conn, "rescheduled", "1 second", "SELECT 1")
+        wait_for_runs(conn, jobid)
+        wait_for_runs(conn, other)
+        pid = wait_for_launcher(conn)
+        fresh_server.kill(pid, signal.SIGSTOP)
+        # Three seconds in which the jobs are due three times.
+        sample(3, lambda: None, 1)
+        conn.execute("BEGIN")
+        conn.execute(
+            "SELECT cron.unschedule(%s::bigint), cron.schedule('rescheduled', '0 0 29 2 *', 'SELECT 1')", [jobid]
+        )
+        conn.execute("COMMIT")
+        until = one(conn, "SELECT clock_timestamp()")
+        recorded = "SELECT count(*) FROM cron.job_run_details WHERE jobid = %s AND due_time = ANY (%s) AND end_time IS NOT NULL"
+        last = {
+            job: one(conn, "SELECT max(due_time) FROM cron.job_run_details WHERE jobid = %s", job)
+            for job in (jobid, other)
+        }
+        fresh_server.kill(pid, signal.SIGCONT)
+        for job, before in last.items():
+            due = [before + timedelta(seconds=i) for i in range(1, 1 + (until - before) // timedelta(seconds=1))]
+            assert len(due) >= 2, "it was not due while nobody looked: this proves nothing"
+            wait_until(lambda j=job, d=due: one(conn, recorded, j, d) == len(d), message="a record for each")
 
 
 def test_tasks_of_many_roles_and_databases_do_not_mix(conn: Connection) -> None:
