@@ -448,7 +448,11 @@ clockwork_job_list_set_interval_offset(int64 offset)
 void
 clockwork_job_list_shift_intervals(int64 step, int64 offset)
 {
-	int64		shift = step + offset - interval_offset;
+	/*
+	 * A step is known to some microseconds only, which must not undo the
+	 * offset: what is below a millisecond tells the stretches of time apart.
+	 */
+	int64		shift = step / 1000 * 1000 + offset - interval_offset;
 
 	interval_offset = offset;
 	clockwork_job_list_visit(shift_one, &shift);

@@ -559,6 +559,9 @@ forget_everything(void)
 	}
 }
 
+/* Records from the future that an interval waits for; beyond, it takes other instants. */
+#define MOST_WAIT_USEC (10 * USECS_PER_SEC)
+
 /* The year 2000: each job counts from when it was made, which is later. */
 #define BEFORE_ALL_JOBS ((TimestampTz) 0)
 
@@ -582,7 +585,7 @@ prepare_first_load(const ExtensionObjects *objects)
 	clockwork_extension_leave(&section);
 	if (launcher.missed_until == 0)
 		launcher.missed_until = launcher.now.wall;
-	if (newest > launcher.now.wall)
+	if (newest > launcher.now.wall + MOST_WAIT_USEC)
 	{
 		/* The clock was set back while nobody looked: any offset but the last ones. */
 		launcher.panel->set_back = 1 + (uint32) (launcher.now.wall % 10000);
