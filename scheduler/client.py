@@ -50,6 +50,7 @@ class Options(TypedDict, total=False):
     ends_at: datetime | str | None
     pause_after: int | None
     settings: Mapping[str, Setting] | None
+    fresh_session: bool | None
     history: Literal["all", "failures", "none"] | None
     notify: str | None
     managed_by: str | None

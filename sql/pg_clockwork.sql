@@ -119,6 +119,7 @@ CREATE TABLE cron.job (
   paused_reason text,
   settings jsonb
     CONSTRAINT job_settings_check CHECK (pg_catalog.jsonb_typeof(settings) OPERATOR(pg_catalog.=) 'object'),
+  fresh_session boolean NOT NULL DEFAULT 'false',
   history text NOT NULL DEFAULT 'all'
     CONSTRAINT job_history_check
     CHECK (history OPERATOR(pg_catalog.=) ANY ('{all,failures,none}'::pg_catalog.text[])),
@@ -160,6 +161,7 @@ COMMENT ON COLUMN cron.job.ends_at IS 'No due time after this.';
 COMMENT ON COLUMN cron.job.pause_after IS 'Consecutive failures after which the job pauses itself, 1 to 1000; NULL means never.';
 COMMENT ON COLUMN cron.job.paused_reason IS 'Why the job is paused; NULL if it is not.';
 COMMENT ON COLUMN cron.job.settings IS 'Configuration parameters for its runs, by name: set before the command begins, with the owner''s rights.';
+COMMENT ON COLUMN cron.job.fresh_session IS 'Whether each of its runs gets a process of its own; otherwise it may follow another run of its role and database in one.';
 COMMENT ON COLUMN cron.job.history IS 'Which records stay: all; failures (of runs that succeeded only the last one, and those asked for); none (only the last one, and those asked for).';
 COMMENT ON COLUMN cron.job.notify IS 'Channel on which the end of each run is notified; NULL means none.';
 COMMENT ON COLUMN cron.job.managed_by IS 'Who looks after this job, such as a deployment tool.';

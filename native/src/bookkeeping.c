@@ -432,6 +432,9 @@ fill_slot(const Run *run, int64 runid, Oid database, Oid role)
 	const char *command = run->job->definition.command;
 	const char *settings = run->job->definition.settings;
 
+	/* The database may be another one of that name. */
+	if (slot->worker_pid != 0 && (slot->database != database || slot->role != role))
+		clockwork_shmem_dismiss(slot);
 	slot->generation++;
 	slot->runid = runid;
 	slot->jobid = run->jobid;
@@ -447,10 +450,11 @@ fill_slot(const Run *run, int64 runid, Oid database, Oid role)
 	slot->command_length = strlen(command);
 	slot->command = clockwork_shmem_keep_text(command, slot->command_length);
 	slot->settings = settings ? clockwork_shmem_keep_text(settings, strlen(settings)) : InvalidDsaPointer;
+	slot->fresh_session = run->job->definition.fresh_session;
+	slot->stays = false;
 	slot->pid = 0;
 	slot->start_time = 0;
 	slot->end_time = 0;
-	slot->latch = NULL;
 	pg_atomic_write_u32(&slot->doubt, DOUBT_NONE);
 	memset(&slot->outcome, 0, sizeof(slot->outcome));
 	return DsaPointerIsValid(slot->command) &&
@@ -491,12 +495,7 @@ gather_beginning(Run *run, int slot_index)
 	Entry	   *entry;
 
 	clockwork_run_set_alarm(run, POLICY_NEVER);
-	clockwork_shmem_slot(slot_index)->runid = 0;
-	slot_set_state(clockwork_shmem_slot(slot_index), SLOT_CLAIMED);
-	launcher.slot_runs[slot_index] = run;
-	run->slot = slot_index;
-	run->shown_running = false;
-	run->ended = false;
+	clockwork_run_claim_slot(run, slot_index);
 	clockwork_after_announce(run);
 	entry = add_entry(ENTRY_BEGIN);
 	entry->run = run;
@@ -785,13 +784,40 @@ give_back_claims(void)
 	}
 }
 
+/*
+ * Give slots to the ready runs, first come, first served.  Those for which
+ * there are only workers of other roles and databases make these leave, and
+ * have their slots soon.
+ */
+static void
+gather_beginnings(void)
+{
+	Run		  **misfits = MemoryContextAlloc(launcher.pass_context,
+											 sizeof(Run *) * launcher.panel->nslots);
+	int			count = 0;
+	Run		   *run;
+
+	while (count < launcher.panel->nslots && clockwork_run_has_free_slot() &&
+		   (run = clockwork_run_take_ready()) != NULL)
+	{
+		int			slot = clockwork_run_choose_slot(run);
+
+		if (slot >= 0)
+			gather_beginning(run, slot);
+		else
+			misfits[count++] = run;
+	}
+	for (int i = 0; i < count; i++)
+		clockwork_run_return_ready(misfits[i]);
+	clockwork_run_dismiss_idle(count);
+}
+
 static void
 gather_entries(void)
 {
 	dlist_iter	iter;
 	Run		   *run;
 	int			room = RECORDS_PER_PASS;
-	int			slot;
 
 	nentries = 0;
 	give_back_claims();
@@ -828,10 +854,8 @@ gather_entries(void)
 	}
 
 	take_up_held_runs();
-	while (launcher.may_begin && !launcher.is_leaving &&
-		   (slot = clockwork_run_find_free_slot()) >= 0 &&
-		   (run = clockwork_run_take_ready()) != NULL)
-		gather_beginning(run, slot);
+	if (launcher.may_begin && !launcher.is_leaving)
+		gather_beginnings();
 
 	/* Those ready runs that got no slot wait visibly. */
 	for (size_t i = 1; i <= launcher.ready.count; i++)
@@ -1248,7 +1272,7 @@ clockwork_bookkeeping_is_due(void)
 	dlist_iter	iter;
 
 	if (launcher.may_begin && launcher.ready.count > 0 &&
-		clockwork_run_find_free_slot() >= 0)
+		clockwork_run_has_free_slot())
 		return true;
 	if (launcher.problems_pending || !dlist_is_empty(&launcher.queued_runs))
 		return true;

@@ -27,11 +27,11 @@
 	"schedule_anchor, active_since, paused_reason, notify, " \
 	"history, " \
 	"owner, COALESCE(installation OPERATOR(pg_catalog.<>) (SELECT cron.installation()), true), " \
-	"settings::pg_catalog.text, " \
+	"settings::pg_catalog.text, fresh_session, " \
 	RULE_COLUMNS
 
 /* What becomes of JobDefinition.rules and .is_paused, from column RULES_BEGIN on. */
-#define RULES_BEGIN 18
+#define RULES_BEGIN 19
 #define RULE_COLUMNS \
 	"on_overlap, max_parallel, on_missed, start_deadline, timeout, max_attempts, retry_delay, " \
 	"pg_catalog.array_to_string(retry_on, ' '), jitter, starts_at, ends_at, pause_after, " \
@@ -153,6 +153,7 @@ show_row(HeapTuple row, TupleDesc desc, JobVisitor visit, void *arg)
 		job.owner = InvalidOid;
 	job.held = DatumGetBool(SPI_getbinval(row, desc, 16, &is_null));
 	job.settings = text_column(row, desc, 17);
+	job.fresh_session = DatumGetBool(SPI_getbinval(row, desc, 18, &is_null));
 	show_rules(row, desc, &job);
 	visit(&job, arg);
 }

@@ -67,6 +67,22 @@
 #define clockwork_wait_event_new(name) ((uint32) PG_WAIT_EXTENSION)
 #endif
 
+/* 16 keeps parameters in a hash table, and lists them in memory of its own. */
+#if PG_VERSION_NUM >= 160000
+#define clockwork_guc_variables(count) get_guc_variables(count)
+#define clockwork_guc_variables_free(list) pfree(list)
+#else
+#define clockwork_guc_variables(count) (*(count) = GetNumConfigOptions(), get_guc_variables())
+#define clockwork_guc_variables_free(list) ((void) (list))
+#endif
+
+/* 19 names system caches by an enum. */
+#if PG_VERSION_NUM >= 190000
+#define CLOCKWORK_CACHE_ID SysCacheIdentifier
+#else
+#define CLOCKWORK_CACHE_ID int
+#endif
+
 /* 19 has a level for each type of process. */
 #if PG_VERSION_NUM >= 190000
 #define clockwork_log_level() (log_min_messages[MyBackendType])

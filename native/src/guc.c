@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "compat.h"
 #include "guc.h"
 
@@ -26,6 +28,8 @@ int			cron_max_running_jobs = 32;
 int			cron_max_running_jobs_per_role = 0;
 int			cron_timeout_grace = 10000;
 int			cron_max_retry_delay = 3600;
+int			cron_worker_idle_timeout = 100;
+int			cron_worker_max_runs = 1000;
 int			cron_log_min_messages = WARNING;
 char	   *cron_timezone = NULL;
 bool		cron_match_dom_and_dow = false;
@@ -227,6 +231,22 @@ clockwork_guc_define(void)
 							&cron_max_retry_delay,
 							3600, 1, 7 * 24 * 3600,
 							PGC_SIGHUP, GUC_SUPERUSER_ONLY | GUC_UNIT_S,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("cron.worker_idle_timeout",
+							"Time that a worker waits for another run of its role and database before it ends.",
+							"0 starts a worker for each run.",
+							&cron_worker_idle_timeout,
+							100, 0, 3600 * 1000,
+							PGC_SIGHUP, GUC_SUPERUSER_ONLY | GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("cron.worker_max_runs",
+							"Number of runs after which a worker ends.",
+							NULL,
+							&cron_worker_max_runs,
+							1000, 1, INT_MAX,
+							PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							NULL, NULL, NULL);
 
 	DefineCustomEnumVariable("cron.log_min_messages",

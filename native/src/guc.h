@@ -20,6 +20,8 @@ extern int	cron_max_running_jobs;
 extern int	cron_max_running_jobs_per_role;	/* 0: no limit */
 extern int	cron_timeout_grace; /* milliseconds */
 extern int	cron_max_retry_delay;	/* seconds */
+extern int	cron_worker_idle_timeout;	/* milliseconds; 0: workers are not reused */
+extern int	cron_worker_max_runs;
 extern int	cron_log_min_messages;
 extern char *cron_timezone;
 extern bool cron_match_dom_and_dow;

@@ -26,6 +26,7 @@ typedef struct JobDefinition
 	const char *timezone;		/* NULL: cron.timezone */
 	const char *settings;		/* of its runs: a JSON object; NULL: none */
 	bool		active;
+	bool		fresh_session;	/* its runs share a worker with no other run */
 	int32		priority;
 	TimestampTz anchor;			/* where an interval's series begins */
 	TimestampTz active_since;	/* no due times before this */
@@ -43,7 +44,7 @@ typedef struct JobDefinition
  * A change to a job: which columns get which values.  Values are texts in the
  * form their type's input function takes.
  */
-#define JOB_CHANGE_MAX 24
+#define JOB_CHANGE_MAX 25
 
 typedef struct JobColumnChange
 {

@@ -69,6 +69,7 @@ static const Option options_known[] = {
 	{"ends_at", "ends_at", OPTION_TIME, NULL, true, false, 0, 0, NULL},
 	{"pause_after", "pause_after", OPTION_INTEGER, NULL, true, false, 1, 1000, NULL},
 	{"settings", "settings", OPTION_OBJECT, NULL, true, false, 0, 0, NULL},
+	{"fresh_session", "fresh_session", OPTION_BOOLEAN, "false", true, false, 0, 0, NULL},
 	{"history", "history", OPTION_TEXT, "all", true, false, 0, 0,
 	"|all|failures|none|"},
 	{"notify", "notify", OPTION_TEXT, NULL, true, false, 0, 0, NULL},

@@ -151,7 +151,7 @@ request_worker(Run *run, uint32 generation)
 	snprintf(worker.bgw_library_name, sizeof(worker.bgw_library_name), "pg_clockwork");
 	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name), "clockwork_worker_main");
 	snprintf(worker.bgw_type, BGW_MAXLEN, "pg_clockwork worker");
-	snprintf(worker.bgw_name, BGW_MAXLEN, "pg_clockwork worker for job " INT64_FORMAT, run->jobid);
+	snprintf(worker.bgw_name, BGW_MAXLEN, "pg_clockwork worker");
 	granted = RegisterDynamicBackgroundWorker(&worker, &run->handle);
 	MemoryContextSwitchTo(caller);
 	return granted;
@@ -162,11 +162,17 @@ static bool
 launch_run(Run *run)
 {
 	RunSlot    *slot = clockwork_shmem_slot(run->slot);
+	bool		has_worker = slot->worker_pid != 0;
 
+	/* One that leaves has to be gone first: the cap is never exceeded. */
+	if (has_worker && (slot->leaves || slot->dismissed))
+		return true;
 	slot_set_state(slot, SLOT_LAUNCHED);
 	run->launched_at = launcher.now.monotonic;
 	clockwork_run_policy_launched(run);
-	if (!request_worker(run, slot->generation))
+	if (has_worker)
+		SetLatch(slot->latch);
+	else if (!request_worker(run, slot->generation))
 	{
 		(void) slot_swap_state(slot, SLOT_LAUNCHED, SLOT_BEGUN);
 		return false;
@@ -189,6 +195,7 @@ launch(void)
 		if (!launch_run(run))
 		{
 			report_worker_shortage();
+			clockwork_run_dismiss_idle(launcher.panel->nslots);
 			(void) clockwork_run_next_try(0);
 			return;
 		}
@@ -505,14 +512,15 @@ time_to_sleep(void)
 	{
 		Run		   *run = launcher.slot_runs[i];
 
+		/* The signal of its exit may have come while we were busy. */
+		if (clockwork_run_must_reap(i))
+			return 0;
+		if (run == NULL && slot_state(clockwork_shmem_slot(i)) == SLOT_FREE)
+			continue;
+		if ((run ? run->handle : launcher.idle_workers[i].handle) == NULL)
+			sleep = Min(sleep, RETRY_MS);	/* nobody tells us of its end */
 		if (run == NULL)
 			continue;
-
-		/* The signal of its exit may have come while we were busy. */
-		if (clockwork_run_is_over(run))
-			return 0;
-		if (run->handle == NULL)
-			sleep = Min(sleep, RETRY_MS);	/* nobody tells us of its end */
 		if (!run->shown_running && !run->ended && run->runid != 0 &&
 			slot_state(clockwork_shmem_slot(i)) >= SLOT_LAUNCHED)
 			sleep = Min(sleep, time_to_show(run, current.monotonic));

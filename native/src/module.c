@@ -8,6 +8,7 @@
 #include "guc.h"
 #include "home_drop.h"
 #include "launcher.h"
+#include "neighbours.h"
 #include "shmem.h"
 
 #include "fmgr.h"
@@ -33,5 +34,6 @@ _PG_init(void)
 	clockwork_guc_define();
 	clockwork_shmem_install();
 	clockwork_home_drop_install();
+	clockwork_neighbours_install();
 	clockwork_launcher_register();
 }

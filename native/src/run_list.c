@@ -143,7 +143,7 @@ clockwork_run_line_up(Run *run, bool is_urgent)
 	{
 		clockwork_run_put_under_way(run);
 		clockwork_run_make_ready(run);
-		if (clockwork_run_find_free_slot() < 0)
+		if (!clockwork_run_has_free_slot())
 			clockwork_run_must_record(run);
 		return;
 	}
@@ -580,6 +580,7 @@ clockwork_run_end_unattached(Run *run, const char *message)
 	return true;
 }
 
+/* Nobody's run is in the slot any more; a worker that waits there goes on waiting. */
 static void
 free_slot(RunSlot *slot)
 {
@@ -589,26 +590,117 @@ free_slot(RunSlot *slot)
 	clockwork_shmem_free_text(&slot->outcome.detail);
 	clockwork_shmem_free_text(&slot->outcome.hint);
 	clockwork_shmem_free_text(&slot->outcome.context);
-	slot_set_state(slot, SLOT_FREE);
+	slot_set_state(slot, slot->worker_pid != 0 ? SLOT_IDLE : SLOT_FREE);
+}
+
+void
+clockwork_run_return_ready(Run *run)
+{
+	run->share->running--;
+	run->share = NULL;
+	clockwork_run_make_ready(run);
 }
 
 /* Give the slot back; the run is forgotten. */
 void
 clockwork_run_release_slot(Run *run)
 {
-	free_slot(clockwork_shmem_slot(run->slot));
+	RunSlot    *slot = clockwork_shmem_slot(run->slot);
+
+	if (slot->worker_pid != 0)
+	{
+		launcher.idle_workers[run->slot].handle = run->handle;
+
+		/* Nobody tells us of the end of a worker that is not ours. */
+		if (run->handle == NULL)
+			clockwork_shmem_dismiss(slot);
+		run->handle = NULL;
+	}
+	free_slot(slot);
 	launcher.slot_runs[run->slot] = NULL;
 	run->slot = -1;
 	give_up_share(run);
 }
 
-int
-clockwork_run_find_free_slot(void)
+/* Does a worker wait in the slot that would still take a run? */
+static bool
+is_waiting(int slot_index)
+{
+	RunSlot    *slot = clockwork_shmem_slot(slot_index);
+
+	return launcher.slot_runs[slot_index] == NULL && slot_state(slot) == SLOT_IDLE &&
+		!slot->leaves && !slot->dismissed;
+}
+
+static bool
+is_free(int slot_index)
+{
+	return launcher.slot_runs[slot_index] == NULL &&
+		slot_state(clockwork_shmem_slot(slot_index)) == SLOT_FREE;
+}
+
+bool
+clockwork_run_has_free_slot(void)
 {
 	for (int i = 0; i < launcher.panel->nslots; i++)
-		if (launcher.slot_runs[i] == NULL && slot_state(clockwork_shmem_slot(i)) == SLOT_FREE)
+		if (is_free(i) || is_waiting(i))
+			return true;
+	return false;
+}
+
+int
+clockwork_run_choose_slot(const Run *run)
+{
+	const JobDefinition *definition = &run->job->definition;
+	int			chosen = -1;
+
+	for (int i = 0; i < launcher.panel->nslots; i++)
+	{
+		const IdleWorker *idle = &launcher.idle_workers[i];
+
+		if (!definition->fresh_session && is_waiting(i) && idle->role == definition->owner &&
+			strcmp(idle->database_name, definition->database) == 0)
 			return i;
-	return -1;
+		if (chosen < 0 && is_free(i))
+			chosen = i;
+	}
+	return chosen;
+}
+
+void
+clockwork_run_claim_slot(Run *run, int slot_index)
+{
+	RunSlot    *slot = clockwork_shmem_slot(slot_index);
+	IdleWorker *idle = &launcher.idle_workers[slot_index];
+
+	slot->runid = 0;
+	slot_set_state(slot, SLOT_CLAIMED);
+	launcher.slot_runs[slot_index] = run;
+	run->slot = slot_index;
+	run->shown_running = false;
+	run->ended = false;
+	run->handle = idle->handle;
+	idle->handle = NULL;
+	idle->role = run->job->definition.owner;
+	strlcpy(idle->database_name, run->job->definition.database, NAMEDATALEN);
+}
+
+void
+clockwork_run_dismiss_idle(int wanted)
+{
+	for (int i = 0; i < launcher.panel->nslots; i++)
+	{
+		RunSlot    *slot = clockwork_shmem_slot(i);
+
+		if (launcher.slot_runs[i] == NULL && slot_state(slot) == SLOT_IDLE && !is_waiting(i))
+			wanted--;
+	}
+	for (int i = 0; i < launcher.panel->nslots && wanted > 0; i++)
+		if (is_waiting(i))
+		{
+			clockwork_shmem_dismiss(clockwork_shmem_slot(i));
+			wanted--;
+		}
 }
 
 bool
@@ -676,24 +768,63 @@ clockwork_run_free_retiree(Retiree *retiree)
 
 /* ---- what the slots say ---- */
 
+/* Has a worker, which had attached to its slot, gone? */
+static bool
+worker_gone(BackgroundWorkerHandle *handle, const RunSlot *slot)
+{
+	pid_t		pid;
+
+	if (handle)
+		return GetBackgroundWorkerPid(handle, &pid) == BGWH_STOPPED;
+	return kill(slot->worker_pid, 0) != 0 && errno == ESRCH;
+}
+
 /* Has the process of this run gone? */
 static bool
 process_gone(Run *run)
 {
 	RunSlot    *slot = clockwork_shmem_slot(run->slot);
-	pid_t		pid;
 
-	if (run->handle)
-		return GetBackgroundWorkerPid(run->handle, &pid) == BGWH_STOPPED;
-	if (slot->pid != 0)
-		return kill(slot->pid, 0) != 0 && errno == ESRCH;
+	if (run->handle || slot->worker_pid != 0)
+		return worker_gone(run->handle, slot);
 	return launcher.now.monotonic - run->launched_at > ADOPTED_START_MS * 1000L;
 }
 
-bool
-clockwork_run_is_over(Run *run)
+/* The process in the run's slot has gone. */
+static void
+forget_worker(Run *run)
 {
-	return run->ended && process_gone(run);
+	RunSlot    *slot = clockwork_shmem_slot(run->slot);
+
+	slot->worker_pid = 0;
+	slot->latch = NULL;
+	if (run->handle)
+		pfree(run->handle);
+	run->handle = NULL;
+}
+
+/* It has ended, and its worker has gone or waits for another run. */
+static bool
+is_over(Run *run)
+{
+	return run->ended && (clockwork_shmem_slot(run->slot)->stays || process_gone(run));
+}
+
+static bool
+idle_worker_gone(int slot_index)
+{
+	RunSlot    *slot = clockwork_shmem_slot(slot_index);
+
+	return slot_state(slot) == SLOT_IDLE &&
+		worker_gone(launcher.idle_workers[slot_index].handle, slot);
+}
+
+bool
+clockwork_run_must_reap(int slot_index)
+{
+	Run		   *run = launcher.slot_runs[slot_index];
+
+	return run ? is_over(run) : idle_worker_gone(slot_index);
 }
 
 /* The run ended, but no worker could say so. */
@@ -716,6 +847,13 @@ reap_run(Run *run)
 	RunSlot    *slot = clockwork_shmem_slot(run->slot);
 	SlotState	state = slot_state(slot);
 
+	/* A worker that stayed for this run has left instead: there are others. */
+	if ((state == SLOT_LAUNCHED || state == SLOT_BEGUN) && slot->worker_pid != 0 && process_gone(run))
+	{
+		if (state == SLOT_BEGUN || slot_swap_state(slot, SLOT_LAUNCHED, SLOT_BEGUN))
+			forget_worker(run);
+		return;
+	}
 	if (state == SLOT_LAUNCHED && process_gone(run) &&
 		slot_swap_state(slot, SLOT_LAUNCHED, SLOT_CLAIMED))
 		end_without_worker(slot, "could not start background process; "
@@ -725,19 +863,41 @@ reap_run(Run *run)
 		end_without_worker(slot, "the worker is gone without having reported an outcome");
 
 	/* A slot counts until its process is gone: the cap is never exceeded. */
-	if (clockwork_run_is_over(run))
+	if (is_over(run))
 	{
+		if (process_gone(run))
+			forget_worker(run);
 		clockwork_run_release_slot(run);
 		clockwork_run_destroy(run);
 	}
+}
+
+static void
+reap_idle(int slot_index)
+{
+	RunSlot    *slot = clockwork_shmem_slot(slot_index);
+	IdleWorker *idle = &launcher.idle_workers[slot_index];
+
+	if (!idle_worker_gone(slot_index))
+		return;
+	if (idle->handle)
+		pfree(idle->handle);
+	idle->handle = NULL;
+	slot->worker_pid = 0;
+	slot->latch = NULL;
+	slot_set_state(slot, SLOT_FREE);
 }
 
 void
 clockwork_run_reap(void)
 {
 	for (int i = 0; i < launcher.panel->nslots; i++)
+	{
 		if (launcher.slot_runs[i])
 			reap_run(launcher.slot_runs[i]);
+		else
+			reap_idle(i);
+	}
 }
 
 /* Take over the slots that a former launcher left in use. */
@@ -751,6 +911,12 @@ adopt_slots(void)
 		Run		   *run;
 
 		if (state == SLOT_FREE)
+			continue;
+
+		/* Nobody tells us of the end of a worker that is not ours. */
+		if (slot->worker_pid != 0)
+			clockwork_shmem_dismiss(slot);
+		if (state == SLOT_IDLE)
 			continue;
 		if (state == SLOT_CLAIMED)
 		{
@@ -811,6 +977,8 @@ clockwork_run_list_init(void)
 												 ALLOCSET_DEFAULT_SIZES);
 	launcher.slot_runs = MemoryContextAllocZero(launcher.run_context,
 												sizeof(Run *) * launcher.panel->nslots);
+	launcher.idle_workers = MemoryContextAllocZero(launcher.run_context,
+												   sizeof(IdleWorker) * launcher.panel->nslots);
 	launcher.claimed = MemoryContextAllocZero(launcher.run_context,
 											  sizeof(int64) * launcher.panel->nslots);
 	clockwork_due_heap_init(&launcher.ready, resize_heap);

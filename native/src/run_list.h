@@ -38,6 +38,14 @@ typedef enum RunPlace
 	RUN_RESTING
 } RunPlace;
 
+/* A worker that waits in its slot for another run. */
+typedef struct IdleWorker
+{
+	BackgroundWorkerHandle *handle; /* NULL: a former launcher's; it is dismissed */
+	Oid			role;
+	char		database_name[NAMEDATALEN]; /* as its last run's job has it */
+} IdleWorker;
+
 /* What became of a due time in a job that others may wait for. */
 typedef struct Outcome
 {
@@ -99,7 +107,8 @@ typedef struct Run
 
 	/* While it holds a slot */
 	int			slot;			/* -1: none */
-	BackgroundWorkerHandle *handle; /* NULL: not launched, or adopted */
+	BackgroundWorkerHandle *handle; /* of the worker in the slot; NULL: none yet, or
+									 * adopted */
 	int64		launched_at;	/* monotonic */
 	bool		shown_running;
 	bool		ended;			/* its end is recorded; the process may linger */
@@ -167,7 +176,8 @@ typedef struct Launcher
 
 	DueHeap		ready;			/* runs that could start, were there a slot */
 	DueHeap		alarms;			/* runs to be looked at when it is time */
-	Run		  **slot_runs;		/* by slot number; NULL: free */
+	Run		  **slot_runs;		/* by slot number; NULL: free, or idle */
+	IdleWorker *idle_workers;	/* by slot number; valid where the slot is idle */
 	dlist_head	queued_runs;	/* runs to be recorded as queued */
 	dlist_head	held_runs;		/* runs whose beginning could not be recorded */
 	dlist_head	skips;			/* due times to be recorded as skipped */
@@ -317,14 +327,32 @@ extern TimestampTz clockwork_run_earliest_parked(TimestampTz bound);
 /* Look at the run again at `at` (monotonic); POLICY_NEVER: not. */
 extern void clockwork_run_set_alarm(Run *run, int64 at);
 
-/* Give the run's slot back. */
+/* Give the run's slot back; a worker that waits in it goes on waiting. */
 extern void clockwork_run_release_slot(Run *run);
 
-/* The lowest free slot, or -1. */
-extern int	clockwork_run_find_free_slot(void);
+/* Is there a slot without a run, free or with a worker that waits? */
+extern bool clockwork_run_has_free_slot(void);
 
-/* Its end is recorded and its process gone: the next reap gives its slot back. */
-extern bool clockwork_run_is_over(Run *run);
+/*
+ * The slot for a ready run: one whose worker waits for just such a run, or else
+ * a free one; -1 if there is neither.
+ */
+extern int	clockwork_run_choose_slot(const Run *run);
+
+/* The run has that slot from now on, and the worker that waits there. */
+extern void clockwork_run_claim_slot(Run *run, int slot_index);
+
+/* It got no slot after all: it is ready again. */
+extern void clockwork_run_return_ready(Run *run);
+
+/*
+ * Have so many workers that wait in vain leave, or as many as there are, those
+ * that are about to included.
+ */
+extern void clockwork_run_dismiss_idle(int wanted);
+
+/* Is there something in the slot for the next reap to find? */
+extern bool clockwork_run_must_reap(int slot_index);
 
 /* Look at the slots: whose worker never came, whose process is gone. */
 extern void clockwork_run_reap(void);

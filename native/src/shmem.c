@@ -97,6 +97,7 @@ create_panel(void)
 		panel->size = panel_size();
 		panel->lock = &GetNamedLWLockTranche(PANEL_NAME)->lock;
 		pg_atomic_init_u32(&panel->connect_failures, 0);
+		pg_atomic_init_u32(&panel->settings_changes, 0);
 		ConditionVariableInit(&panel->board.answer_given);
 		ConditionVariableInit(&panel->board.run_ended);
 
@@ -152,6 +153,17 @@ clockwork_shmem_slot(int index)
 {
 	Assert(index >= 0 && index < panel->nslots);
 	return &panel->slots[index];
+}
+
+void
+clockwork_shmem_dismiss(RunSlot *slot)
+{
+	Latch	   *latch = slot->latch;
+
+	slot->dismissed = true;
+	pg_memory_barrier();
+	if (latch)
+		SetLatch(latch);
 }
 
 void

@@ -21,7 +21,7 @@
 #include "utils/dsa.h"
 
 #define CLOCKWORK_SHMEM_MAGIC	0x436C6B57	/* "ClkW" */
-#define CLOCKWORK_SHMEM_VERSION 2
+#define CLOCKWORK_SHMEM_VERSION 3
 
 /* Changed jobs that can be told apart between two passes; more is "all". */
 #define CLOCKWORK_MAX_CHANGES 256
@@ -50,9 +50,12 @@
  *	 FREE --[L] claim--> CLAIMED --[L] begin committed--> BEGUN
  *	 --[L] hand over--> LAUNCHED --[W] attach--> RUNNING --[W] report--> ENDED
  *	 --[L] recorded, process gone--> FREE
+ *	 or --[L] recorded, the process stays--> IDLE --[L] claim--> CLAIMED ...
  *
- * The launcher takes LAUNCHED back to BEGUN when no worker could be had; that
- * and the attach exclude each other by compare-and-swap.
+ * The launcher takes LAUNCHED back to BEGUN when no worker could be had, and so
+ * does a worker that stayed but cannot take the run; that and the attach exclude
+ * each other by compare-and-swap.  A slot has one process at most, which may
+ * leave in any state but RUNNING.
  */
 typedef enum SlotState
 {
@@ -61,7 +64,8 @@ typedef enum SlotState
 	SLOT_BEGUN,
 	SLOT_LAUNCHED,
 	SLOT_RUNNING,
-	SLOT_ENDED
+	SLOT_ENDED,
+	SLOT_IDLE
 } SlotState;
 
 /*
@@ -126,16 +130,23 @@ typedef struct RunSlot
 	dsa_pointer command;
 	Size		command_length;
 	dsa_pointer settings;		/* a JSON object in the same encoding; invalid: none */
+	bool		fresh_session;	/* no other run before or after it in its process */
 
 	SlotCancel	cancel;			/* [L] */
 
 	/* What became of it: [W] */
+	bool		stays;			/* set before ENDED: its process would take another run */
 	int			pid;			/* set on attach; 0 before */
 	TimestampTz start_time;		/* when the command began; 0 before */
 	TimestampTz end_time;
-	Latch	   *latch;			/* of the worker; set on attach */
 	pg_atomic_uint32 doubt;		/* SlotDoubt */
 	SlotOutcome outcome;		/* valid when ENDED */
+
+	/* The process of the slot, for one run or several */
+	int			worker_pid;		/* [W] set on its first attach; [L] 0 when it is gone */
+	Latch	   *latch;			/* [W] likewise; never dangling, it lies in shared memory */
+	bool		leaves;			/* [W] it takes no run any more */
+	bool		dismissed;		/* [L][S] it is to leave as soon as it has no run */
 } RunSlot;
 
 /* What became of a cancellation. */
@@ -203,6 +214,7 @@ typedef struct ControlPanel
 	TimestampTz cursor;			/* [L] due times up to here are taken care of */
 	uint32		set_back;		/* [L] told apart by it: stretches of time between
 								 * which the clock was set back */
+	pg_atomic_uint32 settings_changes;	/* [S] ALTER ROLE SET and its like, see neighbours.c */
 	Oid			home_database;	/* [L] where the records are */
 	Oid			job_table;		/* [L] cron.job that the slots' runs belong to */
 	bool		recovered;		/* [L] a launcher of this server has loaded the
@@ -258,6 +270,9 @@ slot_swap_state(RunSlot *slot, SlotState from, SlotState to)
 
 	return pg_atomic_compare_exchange_u32(&slot->state, &expected, (uint32) to);
 }
+
+/* Have the process of a slot leave as soon as it has no run. */
+extern void clockwork_shmem_dismiss(RunSlot *slot);
 
 /* Tell the launcher to look.  Cheap, never fails, safe without a launcher. */
 extern void clockwork_shmem_wake_launcher(void);

@@ -9,7 +9,12 @@
  * path, by the error path, or (FATAL, termination) by an exit callback.  What
  * has committed by then succeeded, whatever came after.
  *
- * Between attach and exit the slot's outcome belongs to this process alone.
+ * A worker whose run succeeded and left nothing behind (reuse.c) stays for a
+ * while, to take another run of its role and database from the same slot.  It
+ * waits for that without a transaction, and leaves at once when it is told to,
+ * when the configuration changes or when a new session would be another one.
+ *
+ * Between attach and report the slot's outcome belongs to this process alone.
  */
 #include "postgres.h"
 
@@ -19,6 +24,7 @@
 #include "execute.h"
 #include "guc.h"
 #include "own_record.h"
+#include "reuse.h"
 #include "run_settings.h"
 #include "server.h"
 #include "shmem.h"
@@ -44,6 +50,10 @@
 
 /* The slot of this process, from attach to report. */
 static RunSlot *my_slot = NULL;
+
+/* The slot that it lives in, and how many runs it has served. */
+static RunSlot *home = NULL;
+static int	runs_served = 0;
 
 /* How far its command has got. */
 static ExecuteResult progress;
@@ -135,11 +145,12 @@ describe_success(SlotOutcome *outcome)
 
 /* Publish the outcome.  From here on the slot is the launcher's again. */
 static void
-report(void)
+report(bool stays)
 {
 	RunSlot    *slot = my_slot;
 
 	my_slot = NULL;
+	slot->stays = stays;
 	slot->end_time = GetCurrentTimestamp();
 	slot_set_state(slot, SLOT_ENDED);
 	clockwork_shmem_wake_launcher();
@@ -227,7 +238,7 @@ leave_outcome(int code, Datum arg)
 		outcome->by_shutdown = last_words.sqlerrcode == ERRCODE_ADMIN_SHUTDOWN &&
 			clockwork_server_is_stopping();
 	}
-	report();
+	report(false);
 }
 
 /* The same, after leave_outcome failed: what it has left will do. */
@@ -237,10 +248,24 @@ leave_note(int code, Datum arg)
 	if (my_slot == NULL)
 		return;
 	LWLockReleaseAll();
-	report();
+	report(false);
 }
 
-/* Take over the slot; false if it has moved on. */
+/* The run in the slot is ours from here on; false if somebody was quicker. */
+static bool
+take_run(RunSlot *slot)
+{
+	/* From the swap on, the rest of the slot is ours. */
+	if (!slot_swap_state(slot, SLOT_LAUNCHED, SLOT_RUNNING))
+		return false;
+	slot->pid = MyProcPid;
+	have_last_words = false;
+	memset(&last_words, 0, sizeof(last_words));
+	my_slot = slot;
+	return true;
+}
+
+/* Take over the slot with its first run; false if it has moved on. */
 static bool
 attach(int slot_index, uint32 generation)
 {
@@ -250,15 +275,13 @@ attach(int slot_index, uint32 generation)
 	if (slot_index < 0 || slot_index >= panel->nslots)
 		return false;
 	slot = clockwork_shmem_slot(slot_index);
-	if (slot_state(slot) != SLOT_LAUNCHED || slot->generation != generation)
+	if (slot_state(slot) != SLOT_LAUNCHED || slot->generation != generation || !take_run(slot))
 		return false;
-
-	/* From the swap on, the rest of the slot is ours. */
-	if (!slot_swap_state(slot, SLOT_LAUNCHED, SLOT_RUNNING))
-		return false;
-	slot->pid = MyProcPid;
+	slot->leaves = false;
+	slot->dismissed = false;
 	slot->latch = MyLatch;
-	my_slot = slot;
+	slot->worker_pid = MyProcPid;
+	home = slot;
 	before_shmem_exit(leave_note, (Datum) 0);
 	before_shmem_exit(leave_outcome, (Datum) 0);
 	previous_log_hook = emit_log_hook;
@@ -409,11 +432,82 @@ run(void)
 	MemoryContextDelete(context);
 }
 
+/* ---- staying ---- */
+
+static bool
+must_leave(void)
+{
+	return home->dismissed || ConfigReloadPending || ProcDiePending;
+}
+
+/* May this session take another run, by what it has just done? */
+static bool
+may_stay(void)
+{
+	return my_slot->outcome.succeeded && cron_worker_idle_timeout > 0 &&
+		runs_served < cron_worker_max_runs && !my_slot->fresh_session &&
+		!DsaPointerIsValid(my_slot->settings) &&	/* they have become the session's own */
+		!must_leave() && clockwork_reuse_is_possible();
+}
+
+/* A signal that was meant for a run is not meant for the next one. */
+static void
+take_interrupts(void)
+{
+	QueryCancelPending = false;
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * Wait until the slot has another run for us, and take it.  False: this
+ * session is to end.
+ */
+static bool
+wait_for_run(void)
+{
+	TimestampTz until = GetCurrentTimestamp() + cron_worker_idle_timeout * INT64CONST(1000);
+
+	for (;;)
+	{
+		SlotState	state;
+		long		left;
+
+		/* Set before the state is looked at: whoever hands over looks at it. */
+		if (must_leave())
+			home->leaves = true;
+		pg_memory_barrier();
+		state = slot_state(home);
+		if (state == SLOT_LAUNCHED && !home->leaves && !clockwork_reuse_is_current())
+			home->leaves = true;
+		if (state == SLOT_LAUNCHED)
+		{
+			if (!home->leaves)
+				return take_run(home);
+			(void) slot_swap_state(home, SLOT_LAUNCHED, SLOT_BEGUN);
+		}
+		if (home->leaves)
+			return false;
+
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		if (left <= 0 && state != SLOT_CLAIMED && state != SLOT_BEGUN)
+		{
+			home->leaves = true;
+			continue;			/* a run that has come meanwhile goes back */
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 left > 0 ? left : cron_worker_idle_timeout, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		if (!ProcDiePending)
+			take_interrupts();
+	}
+}
+
 void
 clockwork_worker_main(Datum arg)
 {
 	uint64		told = (uint64) DatumGetInt64(arg);
 	ErrorContextCallback listener;
+	bool		stays;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -426,13 +520,25 @@ clockwork_worker_main(Datum arg)
 	listener.previous = error_context_stack;
 	error_context_stack = &listener;
 
+	clockwork_reuse_watch();
 	BackgroundWorkerInitializeConnectionByOid(my_slot->database, my_slot->role, 0);
 	is_connected = true;
-	run();
+	if (cron_worker_idle_timeout > 0)
+		clockwork_reuse_note_new();
+	do
+	{
+		run();
+		runs_served++;
 
-	/* Counted before it is told, so that whoever is told can see the counts. */
-	pgstat_report_stat(true);
-	pgstat_report_activity(STATE_IDLE, NULL);
-	report();
+		/* Counted before it is told, so that whoever is told can see the counts. */
+		pgstat_report_stat(true);
+		pgstat_report_activity(STATE_IDLE, NULL);
+		stays = may_stay();
+		report(stays);
+		if (stays)
+			clockwork_reuse_clean();
+	} while (stays && wait_for_run());
+	home->leaves = true;
+	clockwork_shmem_wake_launcher();
 	error_context_stack = listener.previous;
 }

@@ -50,6 +50,8 @@ DRAWING: list[tuple[str, tuple[str, ...]]] = [
             "schedule_check",
             "after_check",
             "session",
+            "reuse",
+            "neighbours",
         ),
     ),
     ("panel", ("shmem",)),

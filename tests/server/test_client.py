@@ -56,6 +56,7 @@ def test_every_option_arrives_as_it_is_meant(conn: Connection, client: Client) -
         "ends_at": "2031-01-01 00:00Z",
         "pause_after": 7,
         "settings": {"work_mem": "8MB", "enable_seqscan": False, "statement_timeout": 1000},
+        "fresh_session": True,
         "history": "failures",
         "notify": "outcomes",
         "managed_by": "deploy",

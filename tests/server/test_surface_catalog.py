@@ -43,6 +43,7 @@ OUR_JOB = [
     ("pause_after", "integer", False, None),
     ("paused_reason", "text", False, None),
     ("settings", "jsonb", False, None),
+    ("fresh_session", "boolean", True, "false"),
     ("history", "text", True, "'all'::text"),
     ("notify", "text", False, None),
     ("managed_by", "text", False, None),

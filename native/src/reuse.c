@@ -1,0 +1,165 @@
+/*
+ * May this session serve another run, without anybody being able to tell?
+ *
+ * DISCARD ALL undoes what a session gathers by ordinary means: settings,
+ * prepared statements, cursors, advisory locks, sequence caches.  What it does
+ * not undo is a reason to end instead, and cheap to notice:
+ *
+ *	 a library	loaded by the run: it may keep what it likes (dblink its
+ *				connections, a procedural language its globals); PL/pgSQL is known
+ *				to keep nothing that shows
+ *	 a parameter	made up by the run: it would be empty, where a new session has none
+ *	 a temporary schema	which stays when its tables are gone
+ *	 memory		more than a session grows by with its caches
+ *
+ * And what a new session would find changed is a reason, too: role, membership
+ * and database tell by invalidation, the settings of roles and databases by a
+ * counter (neighbours.c), the configuration file by SIGHUP (worker.c).
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "reuse.h"
+#include "shmem.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "commands/discard.h"
+#include "common/pg_prng.h"
+#include "fmgr.h"
+#include "nodes/parsenodes.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc_tables.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+/* A session that has grown by more is ended. */
+#define MOST_GROWTH ((Size) 32 * 1024 * 1024)
+
+static bool is_outdated = false;
+static uint32 settings_seen = 0;
+
+/* What the session was like when it was new. */
+static Size library_list_size = 0;
+static char *library_list = NULL;	/* names, each with its NUL, and one more */
+static int	parameters = 0;
+static Size memory = 0;
+
+static void
+note_change(Datum arg, CLOCKWORK_CACHE_ID cache, uint32 hash)
+{
+	is_outdated = true;
+}
+
+void
+clockwork_reuse_watch(void)
+{
+	settings_seen = pg_atomic_read_u32(&clockwork_shmem_panel()->settings_changes);
+	CacheRegisterSyscacheCallback(AUTHOID, note_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, note_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(DATABASEOID, note_change, (Datum) 0);
+}
+
+/* Parameters there are, but for those that PL/pgSQL brings along. */
+static int
+count_parameters(void)
+{
+	int			found;
+	struct config_generic **all = clockwork_guc_variables(&found);
+	int			count = 0;
+
+	for (int i = 0; i < found; i++)
+		if (strncmp(all[i]->name, "plpgsql.", strlen("plpgsql.")) != 0)
+			count++;
+	clockwork_guc_variables_free(all);
+	return count;
+}
+
+static char *
+list_libraries(Size *size)
+{
+	char	   *list;
+
+	*size = EstimateLibraryStateSpace();
+	list = MemoryContextAllocZero(TopMemoryContext, *size);
+	SerializeLibraryState(*size, list);
+	return list;
+}
+
+void
+clockwork_reuse_note_new(void)
+{
+	library_list = list_libraries(&library_list_size);
+	parameters = count_parameters();
+	memory = MemoryContextMemAllocated(TopMemoryContext, true);
+}
+
+static bool
+is_harmless(const char *library)
+{
+	const char *name = strrchr(library, '/');
+
+	return strncmp(name ? name + 1 : library, "plpgsql" DLSUFFIX, strlen("plpgsql" DLSUFFIX)) == 0;
+}
+
+/* Libraries are added at the end of the list, and never leave it. */
+static bool
+has_loaded_library(void)
+{
+	Size		known = library_list_size - 1;	/* without the last NUL */
+	char	   *library;
+
+	if (EstimateLibraryStateSpace() == library_list_size)
+		return false;
+	pfree(library_list);
+	library_list = list_libraries(&library_list_size);
+	for (library = library_list + known; *library; library += strlen(library) + 1)
+		if (!is_harmless(library))
+			return true;
+	return false;
+}
+
+static bool
+has_temporary_schema(void)
+{
+	Oid			tables;
+	Oid			toast;
+
+	GetTempNamespaceState(&tables, &toast);
+	return OidIsValid(tables);
+}
+
+bool
+clockwork_reuse_is_possible(void)
+{
+	return !is_outdated && !has_temporary_schema() && !has_loaded_library() &&
+		count_parameters() == parameters &&
+		MemoryContextMemAllocated(TopMemoryContext, true) <= memory + MOST_GROWTH;
+}
+
+void
+clockwork_reuse_clean(void)
+{
+	DiscardStmt all = {.type = T_DiscardStmt, .target = DISCARD_ALL};
+
+	StartTransactionCommand();
+	DiscardCommand(&all, true);
+
+	/* setseed() must not reach the next run's random(). */
+	(void) DirectFunctionCall1(setseed, Float8GetDatum(pg_prng_double(&pg_global_prng_state)));
+	CommitTransactionCommand();
+}
+
+bool
+clockwork_reuse_is_current(void)
+{
+	if (is_outdated ||
+		pg_atomic_read_u32(&clockwork_shmem_panel()->settings_changes) != settings_seen)
+		return false;
+
+	/* Invalidations arrive when a transaction starts. */
+	StartTransactionCommand();
+	CommitTransactionCommand();
+	return !is_outdated;
+}
