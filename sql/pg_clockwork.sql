@@ -462,14 +462,14 @@ CREATE FUNCTION cron.backfill(job_id bigint, from_time timestamptz, to_time time
   RETURNS TABLE (due_time timestamptz, action text, runid bigint, status text)
   LANGUAGE C ROWS 100 AS 'MODULE_PATHNAME', 'clockwork_backfill';
 COMMENT ON FUNCTION cron.backfill(bigint, timestamptz, timestamptz, text, boolean)
-  IS 'Run a job for its due times from from_time to to_time, both included, that have no successful run and none under way, one after the other; with dry_run only list them. status is what there was before.';
+  IS 'Run a job for its due times from from_time to to_time, both included, that have no successful run and none under way: one after the other, or as the job''s on_overlap or the given one (queue, parallel) says; with dry_run only list them. status is what there was before.';
 
 CREATE FUNCTION cron.backfill(job_name text, from_time timestamptz, to_time timestamptz,
                               on_overlap text DEFAULT NULL, dry_run boolean DEFAULT false)
   RETURNS TABLE (due_time timestamptz, action text, runid bigint, status text)
   LANGUAGE C ROWS 100 AS 'MODULE_PATHNAME', 'clockwork_backfill_named';
 COMMENT ON FUNCTION cron.backfill(text, timestamptz, timestamptz, text, boolean)
-  IS 'Run the job of that name for its due times from from_time to to_time, both included, that have no successful run and none under way, one after the other; with dry_run only list them. status is what there was before.';
+  IS 'Run the job of that name for its due times from from_time to to_time, both included, that have no successful run and none under way: one after the other, or as the job''s on_overlap or the given one (queue, parallel) says; with dry_run only list them. status is what there was before.';
 
 CREATE FUNCTION cron.cancel(runid bigint, grace interval DEFAULT '10 seconds') RETURNS boolean
   LANGUAGE C AS 'MODULE_PATHNAME', 'clockwork_cancel';

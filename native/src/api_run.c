@@ -174,8 +174,9 @@ draw_runid(void)
 /* Returns the runid, or 0 if this due time and attempt has its record already. */
 static int64
 ask_for_run(const ExtensionObjects *objects, const JobDefinition *job, TimestampTz due_time,
-			int32 attempt, const char *trigger, const char *label)
+			int32 attempt, const char *trigger, const char *label, RunOrder order)
 {
+	RunEnding	state = {.status = "queued"};
 	RunIdentity identity;
 	ExtensionSection section;
 	int64		runid;
@@ -193,7 +194,8 @@ ask_for_run(const ExtensionObjects *objects, const JobDefinition *job, Timestamp
 
 	clockwork_run_request_prepare(objects->job, draw_runid);
 	clockwork_extension_enter(&section, objects->owner);
-	runid = clockwork_run_log_insert(&identity, "queued");
+	state.reason = clockwork_run_log_order(order);
+	runid = clockwork_run_log_insert_queued(&identity, &state);
 	clockwork_extension_leave(&section);
 	if (runid != 0)
 		clockwork_run_request_note(runid);
@@ -236,7 +238,7 @@ run_now(const ExtensionObjects *objects, const JobDefinition *job, const char *l
 	/* Schedules are due at full seconds: leave those to them. */
 	if (due_time % USECS_PER_SEC == 0)
 		due_time++;
-	while ((runid = ask_for_run(objects, job, due_time, 1, "manual", label)) == 0)
+	while ((runid = ask_for_run(objects, job, due_time, 1, "manual", label, RUN_AS_JOB)) == 0)
 	{
 		CHECK_FOR_INTERRUPTS();
 		due_time++;
@@ -296,33 +298,29 @@ check_range(TimestampTz from, TimestampTz to)
 				 errhint("Use now() for to_time, or cron.next_runs to see what is to come.")));
 }
 
-/*
- * The runs of a backfill go as those of the job do: one after the other, or so
- * many at once.  Saying so again is allowed.
- */
-static void
-check_overlap(const JobDefinition *job, const char *on_overlap)
+/* The runs of a backfill go as those of the job do, unless the caller says how. */
+static RunOrder
+order_of_backfill(const JobDefinition *job, const char *on_overlap)
 {
-	const char *own = job->rules.on_overlap == POLICY_PARALLEL ? "parallel" : "queue";
+	bool		is_parallel = job->rules.on_overlap == POLICY_PARALLEL;
 
-	if (on_overlap == NULL || strcmp(on_overlap, own) == 0)
-		return;
+	if (on_overlap == NULL)
+		return RUN_AS_JOB;
+	if (strcmp(on_overlap, "queue") == 0)
+		return is_parallel ? RUN_ALONE : RUN_AS_JOB;
+	if (strcmp(on_overlap, "parallel") == 0)
+		return is_parallel ? RUN_AS_JOB : RUN_BESIDE_OTHERS;
 	if (strcmp(on_overlap, "skip") == 0 || strcmp(on_overlap, "replace") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a backfill cannot have on_overlap \"%s\"", on_overlap),
 				 errdetail("Its own runs would push each other out."),
-				 errhint("Use \"%s\", or leave it out.", own)));
-	if (strcmp(on_overlap, "queue") == 0 || strcmp(on_overlap, "parallel") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a backfill of this job cannot have on_overlap \"%s\"", on_overlap),
-				 errdetail("Its runs go as those of the job: \"%s\".", own),
-				 errhint("Alter the job's on_overlap.")));
+				 errhint("Use \"queue\" or \"parallel\", or leave it out.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unrecognized value \"%s\" for on_overlap", on_overlap),
-			 errhint("Use \"%s\", or leave it out.", own)));
+			 errhint("Use \"queue\" or \"parallel\", or leave it out.")));
+	return RUN_AS_JOB;			/* not reached */
 }
 
 /* The due times of the range, in order, in the current memory context. */
@@ -439,13 +437,14 @@ static Datum
 backfill(FunctionCallInfo fcinfo, const ExtensionObjects *objects, const JobDefinition *job)
 {
 	bool		dry_run = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
+	RunOrder	order;
 	PastDue    *past;
 	int			count;
 
 	require_argument(fcinfo, 1, "from_time");
 	require_argument(fcinfo, 2, "to_time");
 	check_range(PG_GETARG_TIMESTAMPTZ(1), PG_GETARG_TIMESTAMPTZ(2));
-	check_overlap(job, text_argument(fcinfo, 3));
+	order = order_of_backfill(job, text_argument(fcinfo, 3));
 	if (!dry_run)
 		refuse_held(job);
 	InitMaterializedSRF(fcinfo, 0);
@@ -459,7 +458,7 @@ backfill(FunctionCallInfo fcinfo, const ExtensionObjects *objects, const JobDefi
 		if (past[i].is_missing && !dry_run)
 		{
 			past[i].runid = ask_for_run(objects, job, past[i].due_time, past[i].attempt + 1,
-										"catch_up", NULL);
+										"catch_up", NULL, order);
 			past[i].is_missing = past[i].runid != 0;	/* else somebody else just did */
 		}
 		return_past((ReturnSetInfo *) fcinfo->resultinfo, &past[i], past[i].is_missing ? "run" : "leave");

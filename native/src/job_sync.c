@@ -216,6 +216,7 @@ requeue(const OpenRecord *record)
 		clockwork_run_log_queue(record->runid); /* the next launcher shall see that it has not begun */
 	run = clockwork_run_create(job, record->due_time, record->attempt, record->trigger);
 	run->runid = record->runid;
+	run->order = record->order;
 	if (record->asked)
 	{
 		clockwork_run_ask(run);

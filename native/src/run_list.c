@@ -121,15 +121,19 @@ clockwork_run_put_resting(Run *run)
 	put(run, &run->job->resting, RUN_RESTING);
 }
 
-/* May one more run of the job be under way? */
+/* May this run be under way beside those of its job that are? */
 static bool
-has_room(Job *job)
+has_room(const Run *run)
 {
 	PolicyLimits limits = clockwork_run_limits();
-	int			room = clockwork_policy_width(&job->definition.rules, &limits);
+	PolicyRules rules = run->job->definition.rules;
 	dlist_iter	iter;
+	int			room;
 
-	dlist_foreach(iter, &job->under_way)
+	if (run->order == RUN_BESIDE_OTHERS)
+		rules.on_overlap = POLICY_PARALLEL;
+	room = run->order == RUN_ALONE ? 1 : clockwork_policy_width(&rules, &limits);
+	dlist_foreach(iter, &run->job->under_way)
 		room--;
 	return room > 0;
 }
@@ -139,7 +143,7 @@ clockwork_run_line_up(Run *run, bool is_urgent)
 {
 	Job		   *job = run->job;
 
-	if (has_room(job) && (is_urgent || dlist_is_empty(&job->waiting)))
+	if (has_room(run) && (is_urgent || dlist_is_empty(&job->waiting)))
 	{
 		clockwork_run_put_under_way(run);
 		clockwork_run_make_ready(run);
@@ -483,10 +487,12 @@ clockwork_run_abandon_all(Job *job, bool all, const char *reason, const char *me
 void
 clockwork_run_promote_waiting(Job *job)
 {
-	while (!dlist_is_empty(&job->waiting) && has_room(job))
+	while (!dlist_is_empty(&job->waiting))
 	{
 		Run		   *next = run_of_job(dlist_head_node(&job->waiting));
 
+		if (!has_room(next))
+			return;
 		clockwork_run_put_under_way(next);
 		clockwork_run_make_ready(next);
 	}

@@ -101,6 +101,7 @@ typedef struct Run
 								 * does not matter */
 	bool		in_order;		/* one of a backfill: it waits for its turn, however
 								 * many do, and stands back for the others */
+	RunOrder	order;			/* how it goes with those */
 	int64		sequence;		/* order of creation */
 	RoleShare  *share;			/* where it is parked, or counts as running */
 	bool		is_parked;

@@ -815,9 +815,28 @@ clockwork_run_log_trigger(const char *text)
 	return words[0];
 }
 
+#define ONE_BY_ONE "one_by_one"
+#define IN_PARALLEL "in_parallel"
+
+const char *
+clockwork_run_log_order(RunOrder order)
+{
+	switch (order)
+	{
+		case RUN_ALONE:
+			return ONE_BY_ONE;
+		case RUN_BESIDE_OTHERS:
+			return IN_PARALLEL;
+		case RUN_AS_JOB:
+			break;
+	}
+	return NULL;
+}
+
 #define OPEN_RECORD_COLUMNS "runid, jobid, due_time, attempt, trigger," \
 	" status OPERATOR(pg_catalog.=) 'starting', requested_by IS NOT NULL," \
-	" COALESCE(reason OPERATOR(pg_catalog.=) 'waiting_for_parent', false)"
+	" COALESCE(reason OPERATOR(pg_catalog.=) 'waiting_for_parent', false)," \
+	" CASE reason WHEN '" ONE_BY_ONE "' THEN 1 WHEN '" IN_PARALLEL "' THEN 2 ELSE 0 END"
 
 /* The rows that a statement has given. */
 static OpenRecord *
@@ -841,6 +860,7 @@ returned_records(int *count)
 		records[i].is_starting = DatumGetBool(SPI_getbinval(row, desc, 6, &is_null));
 		records[i].asked = DatumGetBool(SPI_getbinval(row, desc, 7, &is_null));
 		records[i].is_awaiting = DatumGetBool(SPI_getbinval(row, desc, 8, &is_null));
+		records[i].order = (RunOrder) DatumGetInt32(SPI_getbinval(row, desc, 9, &is_null));
 		trigger = SPI_getbinval(row, desc, 5, &is_null);
 		records[i].trigger = clockwork_run_log_trigger(is_null ? NULL : TextDatumGetCString(trigger));
 	}

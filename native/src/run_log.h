@@ -62,6 +62,20 @@ typedef enum RunRecordFound
 	RECORD_MISSING				/* there is none */
 } RunRecordFound;
 
+/*
+ * How a run that was asked for goes with the others of its job.  While it is
+ * queued, the reason of its record says what differs from the job's own rule.
+ */
+typedef enum RunOrder
+{
+	RUN_AS_JOB,
+	RUN_ALONE,					/* "one_by_one": none beside it */
+	RUN_BESIDE_OTHERS			/* "in_parallel": up to max_parallel at once */
+} RunOrder;
+
+/* The reason for an order; NULL for RUN_AS_JOB. */
+extern const char *clockwork_run_log_order(RunOrder order);
+
 /* A record of a run that has not ended. */
 typedef struct OpenRecord
 {
@@ -73,6 +87,7 @@ typedef struct OpenRecord
 	bool		is_starting;	/* not merely queued */
 	bool		is_awaiting;	/* queued until runs of other jobs have ended */
 	bool		asked;			/* somebody asked for it */
+	RunOrder	order;
 } OpenRecord;
 
 /* An attempt of a job that has ended. */

@@ -362,6 +362,29 @@ def test_a_backfill_goes_as_the_runs_of_the_job_do(conn: Connection) -> None:
         assert most_at_once(found) == most, name
 
 
+@pytest.mark.parametrize(
+    ("rule", "wanted", "reason", "least", "most"),
+    [("queue", "parallel", "in_parallel", 3, 5), ("parallel", "queue", "one_by_one", 1, 1)],
+)
+def test_a_backfill_can_go_otherwise_than_the_runs_of_the_job(
+    conn: Connection, rule: str, wanted: str, reason: str, least: int, most: int
+) -> None:
+    """Also when another launcher takes it up; and the job's own due times keep their rule."""
+    jobid = insert_job(
+        conn, schedule="* * * * *", jobname="otherwise", command="SELECT pg_sleep(2)", on_overlap=rule, active=False
+    )
+    statement = "SELECT runid FROM cron.backfill(%s::bigint, %s, %s, %s) WHERE action = 'run'"
+    with conn.transaction():
+        asked = rows(conn, statement, jobid, whole_minutes(conn, 5), whole_minutes(conn, 1), wanted)
+        assert runs(conn, "jobid = %s AND reason = %s AND status = 'queued'", jobid, reason)
+    pid = launcher_pid(conn)
+    conn.execute("SELECT pg_terminate_backend(%s)", [pid])
+    wait_for_launcher(conn, other_than=pid)
+    found = wait_for_runs(conn, jobid, len(asked), timeout=30)
+    assert [(run.status, run.reason) for run in found] == [("succeeded", None)] * 5
+    assert least <= most_at_once(found) <= most
+
+
 def test_an_old_backfill_does_not_move_what_counts_as_missed(fresh_server: Server, wait_until: WaitUntil) -> None:
     with fresh_server.connect() as conn:
         jobid = insert_job(conn, schedule="0 0 1 * *", jobname="old", command="SELECT 1", active=False)
@@ -402,16 +425,7 @@ def test_an_old_backfill_does_not_move_what_counts_as_missed(fresh_server: Serve
                 "22023",
                 'a backfill cannot have on_overlap "skip"',
                 "Its own runs would push each other out.",
-                'Use "queue", or leave it out.',
-            ),
-        ),
-        (
-            "'2020-01-01', '2020-01-02', 'parallel'",
-            Refusal(
-                "0A000",
-                'a backfill of this job cannot have on_overlap "parallel"',
-                'Its runs go as those of the job: "queue".',
-                "Alter the job's on_overlap.",
+                'Use "queue" or "parallel", or leave it out.',
             ),
         ),
         (
@@ -420,7 +434,7 @@ def test_an_old_backfill_does_not_move_what_counts_as_missed(fresh_server: Serve
                 "22023",
                 'unrecognized value "never" for on_overlap',
                 None,
-                'Use "queue", or leave it out.',
+                'Use "queue" or "parallel", or leave it out.',
             ),
         ),
         (
