@@ -299,12 +299,15 @@ clockwork_shmem_keep_text(const char *text, Size length)
 	 */
 	PG_TRY();
 	{
+		/* A segment is the area's, not the transaction's: also one that fails. */
+		CurrentResourceOwner = NULL;
 		kept = keep(text, length);
+		CurrentResourceOwner = owner;
 	}
 	PG_CATCH();
 	{
 		LWLockReleaseAll();
-		CurrentResourceOwner = owner;	/* 16 and later change it meanwhile */
+		CurrentResourceOwner = owner;
 		InterruptHoldoffCount = holdoff;
 		QueryCancelHoldoffCount = cancel_holdoff;
 		MemoryContextSwitchTo(caller);
