@@ -1,7 +1,7 @@
 """pg_upgrade from an older major to the target: the jobs go on by themselves, as the same roles, in the same installation.
 
-The older one is the nearest that is here and complete; where there is none, or where the target came
-without pg_upgrade, the test is skipped and says so. An upgrade is told from a restored dump by the identity
+The older one is the nearest that is here, complete, and not of a later minor release than the target can
+read; where there is none, or where the target came without pg_upgrade, the test is skipped and says so. An upgrade is told from a restored dump by the identity
 of the installation, which pg_upgrade takes along and pg_dump does not.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from scheduler.cluster import Cluster
@@ -46,8 +47,8 @@ def find_missing(pg_config: Path, needed: tuple[str, ...]) -> list[str]:
     return [name for name in needed if not (pg_config.parent / name).exists()]
 
 
-def find_older(target: Target) -> Path:
-    """The pg_config of the nearest older major that can be upgraded; skips when there is none."""
+def find_older(target: Target) -> Iterator[Path]:
+    """The pg_configs of older majors, the nearest first; skips when there is none to upgrade to."""
     assert target.pg_config is not None  # or extension_files had skipped
     missing = find_missing(target.pg_config, NEEDED_OF_NEW)
     if missing:
@@ -56,23 +57,61 @@ def find_older(target: Target) -> Path:
     for older in sorted((m for m in MAJORS if m < major), reverse=True):
         (found,) = parse_targets(str(older))
         if found.pg_config is not None and not find_missing(found.pg_config, NEEDED_OF_OLD):
-            return found.pg_config
-    pytest.skip(f"no complete PostgreSQL older than {target.label} is here: pg_upgrade to it is NOT TESTED")
+            yield found.pg_config
+
+
+def find_unreadable(old: Cluster, new: Cluster) -> str:
+    """What the columns of any table carry that the newer server does not know; empty if it can read them all.
+
+    A minor release may add such a thing to all majors: then the newer one has to be of that release, too.
+    """
+    with old.connect() as connection:
+        connection.execute("CREATE TABLE public.plain (a int)")
+        options = one(
+            connection,
+            "SELECT array_to_string(attoptions, ', ') FROM pg_attribute"
+            " WHERE attrelid = 'public.plain'::regclass AND attname = 'a'",
+        )
+        connection.execute("DROP TABLE public.plain")
+    with new.connect() as connection:
+        connection.execute("CREATE TABLE public.plain (a int)")
+        try:
+            if options:
+                connection.execute(f"ALTER TABLE public.plain ALTER a SET ({options})".encode())
+        except psycopg.errors.InvalidParameterValue:
+            return str(options)
+        finally:
+            connection.execute("DROP TABLE public.plain")
+    return ""
 
 
 @pytest.fixture
 def older(
-    target: Target, extension_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target: Target,
+    extension_files: Path,
+    make_server: ServerMaker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[LocalServer]:
     """A running server of the older major, with the extension."""
+    candidates = list(find_older(target))
+    newer: Any = make_server()
     # pg_upgrade looks for the library where it is installed, and not along extension_control_path.
     monkeypatch.setattr("scheduler.cluster.CONTROL_PATH_MAJOR", 1000)
-    pg_config = find_older(target)
-    server = LocalServer.launch(pg_config, stage(pg_config, tmp_path / "older"))
-    with server.connect() as connection:
-        connection.execute("CREATE EXTENSION pg_clockwork")
-    yield server
-    server.close()
+    for number, pg_config in enumerate(candidates):
+        server = LocalServer.launch(pg_config, stage(pg_config, tmp_path / f"older{number}"))
+        try:
+            if unreadable := find_unreadable(server, newer):
+                print(f"{server.version} cannot be upgraded to {newer.version}, which does not know {unreadable}")
+                continue
+            newer.stop()
+            with server.connect() as connection:
+                connection.execute("CREATE EXTENSION pg_clockwork")
+            yield server
+            return
+        finally:
+            server.close()
+    pytest.skip(f"no PostgreSQL that can be upgraded to {target.label} is here: pg_upgrade to it is NOT TESTED")
 
 
 def run(cluster: Cluster, program: str, *arguments: str | Path) -> str:
