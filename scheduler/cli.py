@@ -44,8 +44,8 @@ EXIT_INTERRUPTED = 130
 
 REFRESH_S = 0.25
 
-# Tests mostly wait: two at a time, whatever the machine.
-TEST_PROCESSES = 2
+# Tests mostly wait: so many at a time, whatever the machine.
+TEST_PROCESSES = 4
 LIVE_ROWS = 18
 
 STATUS_STYLES = {"succeeded": "green", "failed": "red", "running": "cyan", "starting": "cyan", "skipped": "yellow"}
@@ -274,7 +274,7 @@ def test(arguments: tuple[str, ...]) -> None:
         raise PackagingError("could not find the tests", "They are part of a checkout, not of the installed package.")
     os.chdir(root)
     if not any(argument.startswith(("-n", "--numprocesses")) for argument in arguments):
-        arguments = ("-n", str(TEST_PROCESSES), *arguments)
+        arguments = ("-n", str(TEST_PROCESSES), "--dist", "worksteal", *arguments)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])
