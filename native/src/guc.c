@@ -200,11 +200,14 @@ clockwork_guc_define(void)
 	 * the free background worker slots of the server wait for one.
 	 */
 	most = cron_use_background_workers ? Max(max_worker_processes - 1, 1) : MaxConnections;
+
+	/* A variable has to begin with the default that is declared for it. */
+	cron_max_running_jobs = Min(cron_use_background_workers ? 5 : 32, most);
 	DefineCustomIntVariable("cron.max_running_jobs",
 							"Maximum number of jobs that can run concurrently.",
 							"A job needs a background worker: see max_worker_processes. 0 means 1.",
 							&cron_max_running_jobs,
-							cron_use_background_workers ? Min(5, most) : Min(32, most),
+							cron_max_running_jobs,
 							0, most,
 							PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
 							NULL, NULL, NULL);
