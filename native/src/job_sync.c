@@ -396,26 +396,53 @@ take_up_record(const OpenRecord *record)
 }
 
 /*
+ * Jobs that were scheduled after all jobs had been read, and asked to run
+ * before the records were.
+ */
+static void
+load_unknown_jobs(const ExtensionObjects *objects, const OpenRecord *records, int count)
+{
+	int64	   *jobids = palloc(sizeof(int64) * Max(count, 1));
+	int			unknown = 0;
+
+	for (int i = 0; i < count; i++)
+		if (records[i].asked && clockwork_job_list_find(records[i].jobid) == NULL)
+			jobids[unknown++] = records[i].jobid;
+	if (unknown > 0)
+		load_changed_jobs(objects, jobids, unknown);
+}
+
+/*
  * Take up again what a former launcher left waiting.  All other open records
  * up to here have no live run: see close_orphans.
  */
 static void
-recover_records(void)
+recover_records(const ExtensionObjects *objects)
 {
+	ExtensionSection section;
 	int			count;
 	OpenRecord *records;
 	bool		is_successor = launcher.panel->recovered && !has_synced;
 	int64		first_request;
 
+	clockwork_extension_enter(&section, objects->owner);
 	orphans_up_to = clockwork_run_log_newest_runid();
 	first_request = clockwork_run_request_first(launcher.job_table);
 	asked_orphans_up_to = is_successor ? 0 : first_request != 0 ? first_request : orphans_up_to;
 	if (has_synced && first_request == 0)
+	{
+		clockwork_extension_leave(&section);
 		return;
+	}
 	records = clockwork_run_log_open_records(&count);
+	clockwork_extension_leave(&section);
+	load_unknown_jobs(objects, records, count);
+
+	clockwork_extension_enter(&section, objects->owner);
 	for (int i = 0; i < count; i++)
 		if (records[i].asked || !has_synced)
 			take_up_record(&records[i]);
+	clockwork_extension_leave(&section);
 }
 
 /* Close the records that were open when this launcher began and have no live run. */
@@ -602,18 +629,12 @@ prepare_first_load(const ExtensionObjects *objects)
 static void
 load(const ExtensionObjects *objects)
 {
-	ExtensionSection section;
-
 	if (!is_loaded)
 		prepare_first_load(objects);
 	load_all_jobs(objects);
 	reunite_slots();
 	if (!is_loaded)
-	{
-		clockwork_extension_enter(&section, objects->owner);
-		recover_records();
-		clockwork_extension_leave(&section);
-	}
+		recover_records(objects);
 }
 
 /* The first load is committed: jobs that run at the server's start are due. */

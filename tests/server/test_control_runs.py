@@ -385,6 +385,16 @@ def test_a_backfill_can_go_otherwise_than_the_runs_of_the_job(
     assert least <= most_at_once(found) <= most
 
 
+def test_runs_asked_for_while_the_launcher_looks_for_the_first_time_all_come(fresh_server: Server) -> None:
+    """Job and run are committed between its look at the jobs and its look at the records, sooner or later."""
+    with fresh_server.connect() as conn:
+        for _ in range(25):
+            conn.execute("DROP EXTENSION pg_clockwork")
+            conn.execute("CREATE EXTENSION pg_clockwork")
+            asked = [run_now(conn, schedule(conn, f"new {i}", "0 0 29 2 *", "SELECT 1")) for i in range(6)]
+            assert [wait_for_status(conn, runid).status for runid in asked] == ["succeeded"] * 6
+
+
 def test_an_old_backfill_does_not_move_what_counts_as_missed(fresh_server: Server, wait_until: WaitUntil) -> None:
     with fresh_server.connect() as conn:
         jobid = insert_job(conn, schedule="0 0 1 * *", jobname="old", command="SELECT 1", active=False)
