@@ -236,19 +236,41 @@ has_job(const OpenRecord *record)
 	return job && !job->definition.held;
 }
 
-/* There is nothing to run it for. */
+/* It will not run any more. */
 static void
-refuse_request(const OpenRecord *record)
+refuse(const OpenRecord *record, const char *reason, const char *message)
 {
 	RunEnding	ending;
 
 	memset(&ending, 0, sizeof(ending));
 	ending.status = "skipped";
-	ending.reason = "unscheduled";
-	ending.message = "the job was unscheduled";
+	ending.reason = reason;
+	ending.message = message;
 	ending.end_time = launcher.now.wall;
 	clockwork_run_log_finish(record->runid, &ending);
 	clockwork_run_request_note_end(record->runid);
+}
+
+/* There is nothing to run it for. */
+static void
+refuse_request(const OpenRecord *record)
+{
+	refuse(record, "unscheduled", "the job was unscheduled");
+}
+
+/* Its job was removed or stopped while there was no launcher: as if there had been one. */
+static void
+refuse_stopped(const OpenRecord *record, const Job *job)
+{
+	if (job == NULL)
+		refuse_request(record);
+	else if (job->definition.active && job->problem == NULL)
+		refuse(record, "paused", "the job was paused");
+	else
+		refuse(record, "inactive", "the job was made inactive");
+	if (job)
+		clockwork_run_note_outcome(job, record->due_time, AFTER_SKIPPED, record->runid,
+								   job->definition.active && job->problem == NULL ? "paused" : "inactive");
 }
 
 /*
@@ -390,7 +412,9 @@ take_up_record(const OpenRecord *record)
 		!record->asked && (only_launcher || strcmp(record->trigger, "after") == 0 ||
 						   (job && job->definition.rules.on_missed != POLICY_MISSED_SKIP)) && requeue(record))
 		return;
-	if (job)
+	if (only_launcher && !(job && clockwork_job_may_run(job)))
+		refuse_stopped(record, job);
+	else if (job)
 		clockwork_run_note_outcome(job, record->due_time, AFTER_SKIPPED, record->runid,
 								   "server_restart");
 }

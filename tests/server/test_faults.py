@@ -391,6 +391,33 @@ def test_what_fell_due_before_its_job_was_unscheduled_has_a_record(fresh_server:
             wait_until(lambda j=job, d=due: one(conn, recorded, j, d) == len(d), message="a record for each")
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("SELECT cron.unschedule(%s::bigint)", "unscheduled"),
+        ("SELECT cron.alter_job(%s, active := false)", "inactive"),
+        ("SELECT cron.pause(%s::bigint, 'test')", "paused"),
+    ],
+    ids=lambda text: text if " " not in text else "",
+)
+def test_a_run_that_waits_hears_of_its_job_from_the_next_launcher(
+    fresh_server: LocalServer, change: str, reason: str
+) -> None:
+    """The launcher ends before it has seen the change: that is no restart of the server."""
+    with fresh_server.connect() as conn:
+        jobid = schedule(conn, "long", "1 second", "SELECT pg_sleep(30)")
+        wait_until(lambda: runs(conn, "jobid = %s AND status = 'queued'", jobid), message="a run that waits")
+        pid = wait_for_launcher(conn)
+        fresh_server.kill(pid, signal.SIGSTOP)
+        conn.execute(change.encode(), [jobid])
+        fresh_server.kill(pid, signal.SIGTERM)
+        fresh_server.kill(pid, signal.SIGCONT)
+        wait_for_launcher(conn, other_than=pid)
+        wait_until(lambda: not runs(conn, "jobid = %s AND status = 'queued'", jobid), message="the end of its wait")
+        waited = runs(conn, "jobid = %s AND status = 'skipped' AND reason <> 'overlap'", jobid)
+        assert {run.reason for run in waited} == {reason}
+
+
 def test_tasks_of_many_roles_and_databases_do_not_mix(conn: Connection) -> None:
     """Forty runs at once, each of which says where it is and as whom."""
     for i in range(4):
