@@ -338,6 +338,8 @@ add_runs_of_job(Job *job, void *arg)
 		add_runid(arg, run_of_job(iter.cur)->runid);
 	dlist_foreach(iter, &job->awaiting)
 		add_runid(arg, run_of_job(iter.cur)->runid);
+	dlist_foreach(iter, &job->resting)
+		add_runid(arg, run_of_job(iter.cur)->runid);
 }
 
 /* Had a former launcher just committed the beginning of this run? */
@@ -486,6 +488,9 @@ close_orphans(const ExtensionObjects *objects)
 	for (int s = 0; s < launcher.panel->nslots; s++)
 		if (launcher.slot_runs[s] && launcher.slot_runs[s]->job == NULL)
 			add_runid(&live, launcher.slot_runs[s]->runid);
+	/* What has become of these is known, and is yet to be written. */
+	dlist_foreach(iter, &launcher.skips)
+		add_runid(&live, dlist_container(Skip, node, iter.cur)->runid);
 	dlist_foreach(iter, &launcher.late_endings)
 		add_runid(&live, dlist_container(Late, node, iter.cur)->runid);
 	harmless.space = 64;
