@@ -262,15 +262,16 @@ refuse_request(const OpenRecord *record)
 static void
 refuse_stopped(const OpenRecord *record, const Job *job)
 {
+	bool		is_paused = job && job->definition.active && job->problem == NULL;
+	const char *reason = is_paused ? "paused" : "inactive";
+
 	if (job == NULL)
+	{
 		refuse_request(record);
-	else if (job->definition.active && job->problem == NULL)
-		refuse(record, "paused", "the job was paused");
-	else
-		refuse(record, "inactive", "the job was made inactive");
-	if (job)
-		clockwork_run_note_outcome(job, record->due_time, AFTER_SKIPPED, record->runid,
-								   job->definition.active && job->problem == NULL ? "paused" : "inactive");
+		return;
+	}
+	refuse(record, reason, is_paused ? "the job was paused" : "the job was made inactive");
+	clockwork_run_note_outcome(job, record->due_time, AFTER_SKIPPED, record->runid, reason);
 }
 
 /*
