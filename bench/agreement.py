@@ -30,7 +30,7 @@ from croniter import CroniterBadCronError, CroniterBadDateError, croniter
 from cronsim import CronSim, CronSimError
 
 from scheduler.cron import Schedule
-from tests.unit.cron_reference import Reference, changes_around
+from tests.unit.cron_reference import ZONES, Reference, changes_around
 
 UTC = timezone.utc
 DAY = 86_400
@@ -40,22 +40,6 @@ DUE_TIMES = 5
 # The reference lists every reading of every date, which takes its time.
 REFERENCE_EVERY = 10
 
-ZONES = [
-    "UTC",
-    "America/New_York",
-    "Europe/Berlin",
-    "Australia/Lord_Howe",
-    "America/Havana",
-    "Africa/Cairo",
-    "America/St_Johns",
-    "Antarctica/Troll",
-    "Antarctica/Casey",
-    "Pacific/Apia",
-    "Asia/Pyongyang",
-    "Africa/Casablanca",
-    "Europe/Dublin",
-    "Asia/Kathmandu",
-]
 START = int(datetime(2005, 1, 1, tzinfo=UTC).timestamp())
 END = int(datetime(2045, 1, 1, tzinfo=UTC).timestamp())
 

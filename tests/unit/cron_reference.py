@@ -32,6 +32,24 @@ NICKNAMES = {
 }
 LIMITS = {"second": (0, 59), "minute": (0, 59), "hour": (0, 23), "dom": (1, 31), "month": (1, 12), "dow": (0, 7)}
 
+# Zones that change their clocks in every way there is, or never.
+ZONES = [
+    "UTC",
+    "America/New_York",
+    "Europe/Berlin",
+    "Australia/Lord_Howe",
+    "America/Havana",
+    "Africa/Cairo",
+    "America/St_Johns",
+    "Antarctica/Troll",
+    "Antarctica/Casey",
+    "Pacific/Apia",
+    "Asia/Pyongyang",
+    "Africa/Casablanca",
+    "Europe/Dublin",
+    "Asia/Kathmandu",
+]
+
 
 def plain_values(term: str, low: int, high: int) -> set[int]:
     body, _, step = term.partition("/")

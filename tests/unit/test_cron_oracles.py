@@ -20,25 +20,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from scheduler.cron import Schedule, ScheduleError
-from tests.unit.cron_reference import Reference, changes_around
+from tests.unit.cron_reference import ZONES, Reference, changes_around
 
 UTC = timezone.utc
-ZONES = [
-    "UTC",
-    "America/New_York",
-    "Europe/Berlin",
-    "Australia/Lord_Howe",
-    "America/Havana",
-    "Africa/Cairo",
-    "America/St_Johns",
-    "Antarctica/Troll",
-    "Antarctica/Casey",
-    "Pacific/Apia",
-    "Asia/Pyongyang",
-    "Africa/Casablanca",
-    "Europe/Dublin",
-    "Asia/Kathmandu",
-]
 DAY = 86_400
 
 # How many times the usual number of examples; for a long look.
