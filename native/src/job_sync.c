@@ -620,6 +620,15 @@ forget_everything(void)
 /* Records from the future that an interval waits for; beyond, it takes other instants. */
 #define MOST_WAIT_USEC (10 * USECS_PER_SEC)
 
+/*
+ * A crash may have come between the records of due times that belong together:
+ * those of one instant, more than a transaction holds, or a run that waits for
+ * a slot and is not yet shown.  So far before the newest record, what has none
+ * counts as missed.  No due time stays without a record for longer, and those
+ * of one job are not closer.
+ */
+#define UNSURE_USEC USECS_PER_SEC
+
 /* The year 2000: each job counts from when it was made, which is later. */
 #define BEFORE_ALL_JOBS ((TimestampTz) 0)
 
@@ -649,11 +658,35 @@ prepare_first_load(const ExtensionObjects *objects)
 		launcher.panel->set_back = 1 + (uint32) (launcher.now.wall % 10000);
 		clockwork_job_list_set_interval_offset(launcher.panel->set_back);
 	}
-	if (newest != 0)
-		load_from = Min(newest, launcher.now.wall);
+	if (newest > launcher.now.wall)
+		load_from = launcher.now.wall;
+	else if (newest != 0)
+		load_from = newest - UNSURE_USEC;
 	else if (is_first && cron_log_run)
 		load_from = BEFORE_ALL_JOBS;
 	load_from = Max(load_from, resumed_at);
+}
+
+/* After it, the same stretch once more: due times that have their record are over. */
+static void
+pass_over_recorded(const ExtensionObjects *objects)
+{
+	ExtensionSection section;
+	Recorded   *recorded;
+	int			count;
+
+	if (launcher.panel->recovered || has_synced)
+		return;
+	clockwork_extension_enter(&section, objects->owner);
+	recorded = clockwork_run_log_newest_recorded(&count);
+	clockwork_extension_leave(&section);
+	for (int i = 0; i < count && recorded[i].due_time <= launcher.now.wall; i++)
+	{
+		Job		   *job = clockwork_job_list_find(recorded[i].jobid);
+
+		if (job && job->due.place != 0 && job->due_time <= recorded[i].due_time)
+			clockwork_job_list_advance(job, recorded[i].due_time);
+	}
 }
 
 static void
@@ -662,6 +695,8 @@ load(const ExtensionObjects *objects)
 	if (!is_loaded)
 		prepare_first_load(objects);
 	load_all_jobs(objects);
+	if (!is_loaded)
+		pass_over_recorded(objects);
 	reunite_slots();
 	if (!is_loaded)
 		recover_records(objects);

@@ -717,6 +717,41 @@ clockwork_run_log_newest_due_time(void)
 	return is_null ? 0 : DatumGetTimestampTz(value);
 }
 
+/* By the primary key, however long the history is: so many records, no more. */
+#define NEWEST_RECORDED(table) \
+	"(SELECT jobid, due_time, attempt, requested_by FROM " table " ORDER BY runid DESC LIMIT 10000)"
+
+Recorded *
+clockwork_run_log_newest_recorded(int *count)
+{
+	static Statement statement = {
+		"SELECT jobid, due_time FROM"
+		" (" NEWEST_RECORDED("cron.job_run_details")
+		"  UNION ALL " NEWEST_RECORDED("cron.record_backlog") ") AS newest"
+		" WHERE jobid IS NOT NULL AND due_time IS NOT NULL"
+		" AND attempt OPERATOR(pg_catalog.=) 1 AND requested_by IS NULL"
+		" ORDER BY due_time",
+		0, {0}, NULL
+	};
+	Parameters	parameters = {0};
+	Recorded   *recorded;
+
+	execute(&statement, &parameters);
+	*count = (int) SPI_processed;
+	recorded = SPI_palloc(sizeof(Recorded) * Max(*count, 1));
+	for (int i = 0; i < *count; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		is_null;
+
+		recorded[i].jobid = DatumGetInt64(SPI_getbinval(row, desc, 1, &is_null));
+		recorded[i].due_time = DatumGetTimestampTz(SPI_getbinval(row, desc, 2, &is_null));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return recorded;
+}
+
 static Datum
 final_statuses(bool only_succeeded)
 {

@@ -213,6 +213,19 @@ extern void clockwork_run_log_problem(const RunIdentity *run, const RunEnding *e
  */
 extern TimestampTz clockwork_run_log_newest_due_time(void);
 
+/* A due time that has its record. */
+typedef struct Recorded
+{
+	int64		jobid;
+	TimestampTz due_time;
+} Recorded;
+
+/*
+ * The due times of jobs in the newest records, earliest first; of what somebody
+ * asked for, none.  In the memory context that was current before the section.
+ */
+extern Recorded *clockwork_run_log_newest_recorded(int *count);
+
 /* Has there ever been a record? */
 extern bool clockwork_run_log_was_used(void);
 

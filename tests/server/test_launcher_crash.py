@@ -24,6 +24,7 @@ from tests.server.support.jobs import (
     workers,
 )
 from tests.server.support.watching import sample, wait_for_launcher
+from tests.server.test_policy_runs import plan
 from tests.support.servers import LocalServer, Server
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -175,7 +176,13 @@ def test_due_times_missed_while_the_server_was_down_leave_a_record(fresh_server:
         missed = [run for run in found[:after] if run.reason == "missed"]
         assert len(missed) == 1, [(run.due_time, run.status, run.reason) for run in found]
         assert missed[0].status == "skipped"
+        # What had its record before is not counted once more.
+        (before,) = [run.due_time for run, later in pairwise(found) if later.reason == "missed"]
+        assert missed[0].due_time
+        assert before
         assert missed[0].return_message
+        counted = 1 + int(missed[0].return_message.partition(", nor ")[2].split()[0])
+        assert missed[0].due_time - before == timedelta(seconds=counted)
 
 
 def test_reboot_jobs_run_once_per_server_start(fresh_server: Server, wait_until: WaitUntil) -> None:
@@ -234,6 +241,48 @@ def test_a_launcher_that_dies_before_its_first_look_forgets_nothing(
             ("skipped", "server_restart"),
         }
         assert len(runs_of(conn, boot)) == 1
+
+
+@pytest.mark.local_only
+@pytest.mark.settings({"max_prepared_transactions": 2})
+def test_a_crash_between_the_records_of_one_instant_loses_none(fresh_server: LocalServer) -> None:
+    """Some of those that were due together have their record, others not: as after a crash between two transactions."""
+    with fresh_server.connect() as conn:
+        lead = "extract(epoch FROM clock_timestamp() + interval '2 seconds')::bigint"
+        when = one(conn, f"SELECT to_char(to_timestamp({lead}) AT TIME ZONE 'UTC', 'SS MI HH24 DD MM \"*\"')")
+        with conn.transaction():
+            jobs = {
+                f"{policy} {state}": plan(conn, f"{policy} {state}", when, "SELECT 1", on_missed=policy)
+                for policy in ("skip", "run_once", "run_all")
+                for state in ("recorded", "lost")
+            }
+            jobs |= {
+                f"after {state}": schedule(conn, f"after {state}", f'@after "skip {state}"', "SELECT 1")
+                for state in ("recorded", "lost")
+            }
+        for jobid in jobs.values():
+            assert [run.status for run in wait_for_runs(conn, jobid)] == ["succeeded"]
+        (due,) = {run.due_time for run in runs(conn)}
+        # The next launcher is kept from looking until there is something to find.
+        conn.execute("BEGIN; LOCK TABLE cron.job; PREPARE TRANSACTION 'holder'")
+    fresh_server.crash()
+    fresh_server.start()
+    with fresh_server.connect() as conn:
+        conn.execute(
+            "DELETE FROM cron.job_run_details WHERE jobid = ANY (%s)",
+            [[jobid for name, jobid in jobs.items() if name.endswith("lost")]],
+        )
+        before = runs(conn)
+        conn.execute("ROLLBACK PREPARED 'holder'")
+        lost = {name: wait_for_runs(conn, jobid, timeout=30) for name, jobid in jobs.items() if name.endswith("lost")}
+        assert {name: [(run.status, run.reason, run.due_time) for run in found] for name, found in lost.items()} == {
+            "skip lost": [("skipped", "missed", due)],
+            "run_once lost": [("succeeded", None, due)],
+            "run_all lost": [("succeeded", None, due)],
+            "after lost": [("skipped", "parent_skipped", due)],
+        }
+        assert runs(conn, "runid = ANY (%s)", [run.runid for run in before]) == before
+        assert len(runs(conn)) == len(jobs)
 
 
 @pytest.mark.local_only
