@@ -1045,6 +1045,7 @@ typedef struct Batch
 {
 	Entry	   *only;			/* NULL: all that may be written together */
 	bool		to_backlog;
+	bool		expects_none;	/* no due time is thought to have its record yet */
 } Batch;
 
 static bool
@@ -1072,6 +1073,7 @@ write_batch(const Batch *batch)
 		clockwork_extension_enter(&section, objects.owner);
 	else
 		launcher.must_load = true;
+	clockwork_run_log_expect_none(batch->expects_none);
 	for (int i = 0; i < nentries; i++)
 	{
 		if (!is_in_batch(batch, &entries[i]))
@@ -1150,6 +1152,7 @@ try_to_write(const Batch *batch, int *sqlerrcode)
 		*sqlerrcode = clockwork_session_recover(launcher.pass_context, is_quiet(batch));
 	}
 	PG_END_TRY();
+	clockwork_run_log_expect_none(false);
 
 	/* What is on disk must become true for all of them: logging takes interrupts. */
 	HOLD_INTERRUPTS();
@@ -1243,15 +1246,25 @@ is_anything_left(void)
 	return false;
 }
 
+/* All that may be written together.  After a restart, due times can have their record. */
+static void
+write_together(void)
+{
+	Batch		batch = {.expects_none = true};
+	int			sqlerrcode;
+
+	if (try_to_write(&batch, &sqlerrcode) || sqlerrcode != ERRCODE_UNIQUE_VIOLATION)
+		return;
+	batch.expects_none = false;
+	(void) try_to_write(&batch, &sqlerrcode);
+}
+
 void
 clockwork_bookkeeping_write(void)
 {
-	Batch		together = {0};
-	int			sqlerrcode;
-
 	gather_entries();
 	if (!is_history_locked())
-		(void) try_to_write(&together, &sqlerrcode);
+		write_together();
 	if (!is_anything_left())
 		return;
 

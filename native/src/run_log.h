@@ -116,6 +116,12 @@ extern PastRun *clockwork_run_log_past(int64 jobid, TimestampTz since, int most,
  */
 extern int64 clockwork_run_log_insert(const RunIdentity *run, const char *status);
 
+/*
+ * Until told otherwise, new records are expected to have no predecessor, which
+ * is cheaper: inserting one that does raises a unique violation.
+ */
+extern void clockwork_run_log_expect_none(bool expect);
+
 /* The same, with a reason and a message that say what it waits for. */
 extern int64 clockwork_run_log_insert_queued(const RunIdentity *run, const RunEnding *state);
 

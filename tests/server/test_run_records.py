@@ -24,6 +24,7 @@ from tests.server.support.jobs import (
     schedule,
     wait_for_runs,
 )
+from tests.server.support.watching import log_since
 from tests.support.servers import Server
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -127,6 +128,42 @@ def test_due_times_that_fall_into_a_long_run_are_queued_once_and_then_skipped(
     ] * 2
     assert all(run.return_message == "an earlier run of the job was still waiting to start" for run in skipped)
     assert all(run.end_time and run.command == "SELECT pg_sleep(3.6)" for run in skipped)
+
+
+def test_a_due_time_that_has_its_record_holds_up_nobody(
+    server: Server, conn: Connection, wait_until: WaitUntil
+) -> None:
+    """The others of its instant are written again, together: the server log says nothing."""
+    undone = "SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+    before, length = one(conn, undone), len(server.log())
+    conn.execute(
+        "CREATE TABLE public.written (jobid bigint, xid xid8);"
+        "CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO public.written VALUES (NEW.jobid, pg_current_xact_id()); RETURN NULL; END $$;"
+        "CREATE TRIGGER note AFTER INSERT ON cron.job_run_details FOR EACH ROW EXECUTE FUNCTION public.note()"
+    )
+    try:
+        due = one(conn, "SELECT clock_timestamp() + interval '1 second'")
+        when = one(conn, "SELECT to_char(%s AT TIME ZONE 'UTC', '\"@at \"YYYY-MM-DD HH24:MI:SS.US\"Z\"')", due)
+        with conn.transaction():
+            jobs = [schedule(conn, f"job {i}", when, "SELECT 1") for i in range(4)]
+            conn.execute(
+                "INSERT INTO cron.job_run_details (jobid, username, due_time, attempt, status)"
+                " VALUES (%s, 'postgres', %s, 1, 'succeeded')",
+                [jobs[1], due],
+            )
+        for jobid in jobs:
+            assert [run.status for run in wait_for_runs(conn, jobid)] == ["succeeded"]
+        assert [run.start_time for run in runs_of(conn, jobs[1])] == [None]
+        others = "SELECT count(*), count(DISTINCT xid) FROM public.written WHERE jobid = ANY (%s) AND jobid <> %s"
+        assert rows(conn, others, jobs, jobs[1]) == [(3, 1)]
+    finally:
+        conn.execute(
+            "DROP TRIGGER note ON cron.job_run_details; DROP FUNCTION public.note(); DROP TABLE public.written"
+        )
+    # It was found out by failing: ordinary due times are not looked up before.
+    wait_until(lambda: one(conn, undone) > before, message="the transaction that failed to be counted")
+    assert "duplicate key" not in log_since(server, length)
 
 
 def test_runs_of_one_job_never_overlap(conn: Connection) -> None:
