@@ -857,9 +857,9 @@ gather_entries(void)
 	if (launcher.may_begin && !launcher.is_leaving)
 		gather_beginnings();
 
-	/* Those ready runs that got no slot wait visibly. */
+	/* Those ready runs that got no slot wait visibly, if it lasts. */
 	for (size_t i = 1; i <= launcher.ready.count; i++)
-		clockwork_run_must_record(run_of_rank(launcher.ready.entries[i]));
+		clockwork_run_must_record_if_it_lasts(run_of_rank(launcher.ready.entries[i]));
 	dlist_foreach(iter, &launcher.queued_runs)
 	{
 		run = dlist_container(Run, unrecorded, iter.cur);

@@ -338,23 +338,29 @@ die_at_last(void)
 
 /*
  * The server is being stopped, and the workers were told so when we were:
- * record how their runs end, which takes them no more than a moment.  Nothing
- * new begins.  What does not make it is recorded at the next start.
+ * record what waits, and how their runs end, which takes them no more than a
+ * moment.  Nothing new begins.  What does not make it is recorded at the next
+ * start.
  */
 static void
 say_farewell(void)
 {
 	enable_timeout_after(RegisterTimeout(USER_TIMEOUT, die_at_last), FAREWELL_MS);
 	launcher.is_leaving = true;
-	while (has_open_runs())
+	for (;;)
 	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 FAREWELL_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
 		launcher.now = clockwork_clock_read();
 		clockwork_run_reap();
 		clockwork_bookkeeping_write();
+		if (dlist_is_empty(&launcher.queued_runs))
+		{
+			if (!has_open_runs())
+				return;
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 FAREWELL_MS, PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+		}
+		CHECK_FOR_INTERRUPTS();
 	}
 }
 

@@ -62,6 +62,10 @@ clockwork_run_create(Job *job, TimestampTz due_time, int32 attempt, const char *
 	run->trigger = trigger;
 	run->slot = -1;
 	run->sequence = run_sequence++;
+
+	/* Counted from the due time: one that comes to us late is shown at once. */
+	run->show_at = launcher.now.monotonic +
+		Max(Min(due_time - launcher.now.wall, 0) + SHOW_QUEUED_MS * 1000L, 0);
 	run->start = job->schedule.kind == SCHEDULE_REBOOT || job->schedule.kind == SCHEDULE_AFTER ?
 		due_time : clockwork_job_start_of(job, due_time);
 
@@ -147,8 +151,6 @@ clockwork_run_line_up(Run *run, bool is_urgent)
 	{
 		clockwork_run_put_under_way(run);
 		clockwork_run_make_ready(run);
-		if (!clockwork_run_has_free_slot())
-			clockwork_run_must_record(run);
 		return;
 	}
 	clockwork_run_put_waiting(run);
@@ -225,6 +227,14 @@ clockwork_run_must_record(Run *run)
 		return;
 	dlist_push_tail(&launcher.queued_runs, &run->unrecorded);
 	run->is_unrecorded = true;
+}
+
+void
+clockwork_run_must_record_if_it_lasts(Run *run)
+{
+	if (run->runid == 0 && cron_log_run && !launcher.is_leaving && !clockwork_run_is_time(run->show_at))
+		return;
+	clockwork_run_must_record(run);
 }
 
 static RoleShare *

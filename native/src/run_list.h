@@ -28,6 +28,10 @@
  * straight from starting to their end. */
 #define SHOW_RUNNING_MS 200
 
+/* A due time whose run waits for a slot is recorded as queued when it is this
+ * old; those that wait for less go straight to starting. */
+#define SHOW_QUEUED_MS 200
+
 /* Which list of its job a run is in. */
 typedef enum RunPlace
 {
@@ -82,6 +86,8 @@ typedef struct Run
 	DueEntry	alarm;			/* in the launcher's alarms: monotonic */
 	dlist_node	unrecorded;		/* in queued_runs or held_runs */
 	bool		is_unrecorded;	/* is it in queued_runs? */
+	int64		show_at;		/* monotonic; that it waits for a slot is not shown
+								 * before */
 	int64		runid;			/* 0: no record yet */
 	int64		jobid;
 	Job		   *job;			/* NULL once the job is gone */
@@ -260,6 +266,9 @@ extern void clockwork_run_make_ready(Run *run);
 
 /* It waits: show that in a record, if it has none yet. */
 extern void clockwork_run_must_record(Run *run);
+
+/* The same for a run that waits for a slot: once that lasts.  Ask in every pass. */
+extern void clockwork_run_must_record_if_it_lasts(Run *run);
 
 /*
  * The one place that hears what became of a due time: how its last attempt

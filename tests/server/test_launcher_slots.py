@@ -85,6 +85,50 @@ def test_runs_that_wait_start_in_order_of_priority_and_age(fresh_server: Server,
 
 
 @pytest.mark.settings({"cron.max_running_jobs": 1})
+def test_a_wait_for_a_slot_shows_only_when_it_lasts(fresh_server: Server, wait_until: WaitUntil) -> None:
+    """Each record is inserted once: as starting if its run got a slot soon, else as queued."""
+    with fresh_server.connect() as conn:
+        conn.execute(
+            "CREATE TABLE public.inserted (jobid bigint, status text, at timestamptz DEFAULT clock_timestamp());"
+            "CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN INSERT INTO public.inserted VALUES (NEW.jobid, NEW.status); RETURN NULL; END $$;"
+            "CREATE TRIGGER note AFTER INSERT ON cron.job_run_details FOR EACH ROW EXECUTE FUNCTION public.note()"
+        )
+        short = [schedule(conn, f"short {i}", at(conn, 1), "SELECT 1") for i in range(3)]
+        conn.execute("UPDATE cron.job SET schedule = (SELECT max(schedule) FROM cron.job)")
+        for jobid in short:
+            wait_for_runs(conn, jobid)
+        blocker = schedule(conn, "blocker", at(conn), "SELECT pg_sleep(60)")
+        wait_until(lambda: runs_of(conn, blocker), message="the slot to be taken")
+        waiting = [schedule(conn, f"waiting {i}", at(conn), "SELECT 1") for i in range(2)]
+        statuses = "SELECT status FROM public.inserted WHERE jobid = ANY (%s)"
+        wait_until(lambda: rows(conn, statuses, waiting) == [("queued",)] * 2, message="the wait to show")
+        waited = (
+            "SELECT extract(epoch FROM min(i.at - r.due_time)) FROM public.inserted i"
+            " JOIN cron.job_run_details r USING (jobid) WHERE i.status = 'queued'"
+        )
+        assert one(conn, waited) > 0.19
+
+
+@pytest.mark.settings({"cron.max_running_jobs": 1})
+def test_what_waits_unseen_is_recorded_when_the_server_stops(fresh_server: Server, wait_until: WaitUntil) -> None:
+    with fresh_server.connect() as conn:
+        when = at(conn, 1)
+        with conn.transaction():
+            jobs = [schedule(conn, f"job {i}", when, "SELECT pg_sleep(60)") for i in range(3)]
+        wait_until(lambda: runs(conn), message="the first to begin")
+    fresh_server.stop("fast")
+    fresh_server.start()
+    with fresh_server.connect() as conn:
+        found = [wait_for_runs(conn, jobid) for jobid in jobs]
+        assert sorted((run.status, run.reason) for (run,) in found) == [
+            ("failed", "shutdown"),
+            ("skipped", "server_restart"),
+            ("skipped", "server_restart"),
+        ]
+
+
+@pytest.mark.settings({"cron.max_running_jobs": 1})
 def test_a_slot_is_free_again_as_soon_as_its_process_is_gone(fresh_server: Server) -> None:
     """Many short runs one after the other: a process that ends unnoticed would hold the only slot for half a minute."""
     with fresh_server.connect() as conn:
