@@ -42,6 +42,10 @@
 #define LOCK_TIMEOUTS_PER_PASS 2
 #define HISTORY_LOCKED_MS 1000
 
+/* While runs wait for slots, passes that write are this far apart, unless
+ * enough has come together before. */
+#define PACE_MS 20
+
 /* A history that goes on refusing records is complained about this rarely. */
 #define COMPLAIN_MS 10000
 
@@ -83,6 +87,8 @@ typedef struct Entry
 static Entry *entries;			/* of this pass */
 static int	nentries;
 static int	entries_space;
+
+static int64 written_at = 0;	/* monotonic; when a pass last wrote something */
 
 static int64 complain_at = 0;	/* monotonic; no complaint about the history
 								 * before */
@@ -1259,10 +1265,66 @@ write_together(void)
 	(void) try_to_write(&batch, &sqlerrcode);
 }
 
+/* -- the pace in a burst -- */
+
+/* Is there anything that waits for nothing else but being written? */
+static bool
+is_anything_urgent(void)
+{
+	dlist_iter	iter;
+
+	if (launcher.problems_pending || !dlist_is_empty(&launcher.queued_runs))
+		return true;
+	dlist_foreach(iter, &launcher.skips)
+		if (dlist_container(Skip, node, iter.cur)->retry_at <= launcher.now.monotonic)
+			return true;
+	dlist_foreach(iter, &launcher.late_endings)
+		if (dlist_container(Late, node, iter.cur)->retry_at <= launcher.now.monotonic)
+			return true;
+	dlist_foreach(iter, &launcher.held_runs)
+		if (dlist_container(Run, unrecorded, iter.cur)->retry_at <= launcher.now.monotonic)
+			return true;
+	for (int i = 0; i < launcher.panel->nslots; i++)
+		if (launcher.slot_runs[i] && should_show_running(launcher.slot_runs[i]))
+			return true;
+	return false;
+}
+
+static int
+count_ended(void)
+{
+	int			count = 0;
+
+	for (int i = 0; i < launcher.panel->nslots; i++)
+		if (launcher.slot_runs[i] && has_ended(launcher.slot_runs[i]))
+			count++;
+	return count;
+}
+
+/*
+ * More runs wait than there are slots: what ends and begins within a moment
+ * shares one transaction, and one flush, until a quarter of the slots would
+ * have its share in it.  The launcher wakes up when the moment is over.
+ */
+static bool
+may_come_together(void)
+{
+	int			enough = Max(launcher.panel->nslots / 4, 1);
+	int			free_slots = clockwork_run_count_free_slots();
+
+	return launcher.may_begin && !launcher.is_leaving &&
+		launcher.ready.count > free_slots && free_slots < enough && count_ended() < enough &&
+		!clockwork_run_is_time(written_at + PACE_MS * 1000L);
+}
+
 void
 clockwork_bookkeeping_write(void)
 {
+	if (!is_anything_urgent() && may_come_together())
+		return;
 	gather_entries();
+	if (nentries > 0)
+		written_at = launcher.now.monotonic;
 	if (!is_history_locked())
 		write_together();
 	if (!is_anything_left())
@@ -1282,18 +1344,10 @@ clockwork_bookkeeping_write(void)
 bool
 clockwork_bookkeeping_is_due(void)
 {
-	dlist_iter	iter;
-
-	if (launcher.may_begin && launcher.ready.count > 0 &&
-		clockwork_run_has_free_slot())
+	if (is_anything_urgent())
 		return true;
-	if (launcher.problems_pending || !dlist_is_empty(&launcher.queued_runs))
-		return true;
-	dlist_foreach(iter, &launcher.skips)
-		if (dlist_container(Skip, node, iter.cur)->retry_at <= launcher.now.monotonic)
-			return true;
-	for (int i = 0; i < launcher.panel->nslots; i++)
-		if (launcher.slot_runs[i] && (has_ended(launcher.slot_runs[i]) || should_show_running(launcher.slot_runs[i])))
-			return true;
-	return false;
+	if (may_come_together())
+		return false;
+	return count_ended() > 0 ||
+		(launcher.may_begin && launcher.ready.count > 0 && clockwork_run_has_free_slot());
 }

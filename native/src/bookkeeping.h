@@ -5,7 +5,7 @@
 #define CLOCKWORK_BOOKKEEPING_H
 
 /*
- * Write the ends of runs, give slots to ready runs and write their
+ * Once per pass.  Write the ends of runs, give slots to ready runs and write their
  * beginnings, and write what waits and what is skipped.  What cannot be
  * written is put off.  Survives errors; needs no transaction.
  */

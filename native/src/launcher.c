@@ -502,6 +502,8 @@ time_to_sleep(void)
 
 	if (pause_until > current.monotonic)
 		return ms_until(pause_until, current.monotonic);
+	if (clockwork_bookkeeping_is_due() || launcher.pausing)
+		return 0;
 	if (next != DT_NOEND && next - current.wall < MAX_SLEEP_MS * 1000L)
 		sleep = Min(sleep, ms_until(next, current.wall));
 	if (alarm)
@@ -510,8 +512,6 @@ time_to_sleep(void)
 		sleep = Min(sleep, ms_until(launcher.retry_at, current.monotonic));
 	if (launcher.must_load)
 		sleep = Min(sleep, ms_until(sync_at, current.monotonic));
-	if (clockwork_bookkeeping_is_due() || launcher.pausing)
-		return 0;
 	if (clockwork_after_is_due() && clockwork_job_sync_is_loaded())
 		sleep = Min(sleep, ms_until(settle_at, current.monotonic));
 	for (int i = 0; i < launcher.panel->nslots; i++)

@@ -665,6 +665,17 @@ clockwork_run_has_free_slot(void)
 }
 
 int
+clockwork_run_count_free_slots(void)
+{
+	int			count = 0;
+
+	for (int i = 0; i < launcher.panel->nslots; i++)
+		if (is_free(i) || is_waiting(i))
+			count++;
+	return count;
+}
+
+int
 clockwork_run_choose_slot(const Run *run)
 {
 	const JobDefinition *definition = &run->job->definition;

@@ -342,6 +342,7 @@ extern void clockwork_run_release_slot(Run *run);
 
 /* Is there a slot without a run, free or with a worker that waits? */
 extern bool clockwork_run_has_free_slot(void);
+extern int	clockwork_run_count_free_slots(void);
 
 /*
  * The slot for a ready run: one whose worker waits for just such a run, or else

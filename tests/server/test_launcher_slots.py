@@ -128,6 +128,39 @@ def test_what_waits_unseen_is_recorded_when_the_server_stops(fresh_server: Serve
         ]
 
 
+@pytest.mark.settings({"cron.max_running_jobs": 16})
+def test_in_a_burst_ends_and_beginnings_share_transactions(fresh_server: Server) -> None:
+    """Each transaction has a quarter of the slots in it, or comes a moment after the last one, or shows something."""
+    with fresh_server.connect() as conn:
+        conn.execute(
+            "CREATE TABLE public.written (xid xid8, status text, at timestamptz DEFAULT clock_timestamp());"
+            "CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN INSERT INTO public.written VALUES (pg_current_xact_id(), NEW.status); RETURN NULL; END $$;"
+            "CREATE TRIGGER note AFTER INSERT OR UPDATE ON cron.job_run_details"
+            " FOR EACH ROW EXECUTE FUNCTION public.note()"
+        )
+        # They end one by one: each would be a transaction of its own.
+        when = 'SS MI HH24 DD MM "*"'
+        due = one(conn, f"SELECT to_char((now() + interval '2 seconds') AT TIME ZONE 'UTC', '{when}')")
+        with conn.transaction():
+            jobs = [schedule(conn, f"job {i}", due, f"SELECT pg_sleep({0.05 + i % 16 * 0.004})") for i in range(320)]
+        for jobid in jobs:
+            wait_for_runs(conn, jobid, timeout=60)
+        passes = rows(
+            conn,
+            "SELECT count(*) FILTER (WHERE status IN ('succeeded')), count(*) FILTER (WHERE status = 'starting'),"
+            " bool_or(status NOT IN ('succeeded', 'starting')), extract(epoch FROM min(at) - lag(min(at)) OVER (ORDER BY min(at)))"
+            " FROM public.written GROUP BY xid ORDER BY min(at)",
+        )
+        # At the end nobody waits for a slot any more, and nothing is kept back.
+        hasty = [
+            (ended, begun, pause)
+            for ended, begun, shows, pause in passes[1:-16]
+            if not shows and ended < 4 and begun < 4 and pause < 0.015
+        ]
+        assert len(hasty) < len(passes) / 4, hasty
+
+
 @pytest.mark.settings({"cron.max_running_jobs": 1})
 def test_a_slot_is_free_again_as_soon_as_its_process_is_gone(fresh_server: Server) -> None:
     """Many short runs one after the other: a process that ends unnoticed would hold the only slot for half a minute."""
