@@ -175,7 +175,9 @@ COMMENT ON COLUMN cron.job.installation IS 'The installation that the job belong
 CREATE SEQUENCE cron.runid_seq;
 COMMENT ON SEQUENCE cron.runid_seq IS 'Numbers runs.';
 
--- Room on each page lets the updates of a run's life stay on it (HOT).
+-- Room on each page lets the updates of a run's life stay on it (HOT).  The order
+-- of columns keeps their log short: what an end changes stands together, so that
+-- what is the same before and behind it is not logged again.
 CREATE TABLE cron.job_run_details (
   jobid bigint,
   runid bigint PRIMARY KEY DEFAULT pg_catalog.nextval('cron.runid_seq'),
@@ -188,9 +190,6 @@ CREATE TABLE cron.job_run_details (
   start_time timestamptz,
   end_time timestamptz,
 
-  due_time timestamptz,
-  trigger text,
-  attempt int,
   reason text,
   sqlstate text,
   detail text,
@@ -198,10 +197,14 @@ CREATE TABLE cron.job_run_details (
   context text,
   command_tag text,
   row_count bigint,
+  effects text,
+
+  due_time timestamptz,
+  trigger text,
+  attempt int,
   label text,
   timeline int,
   owner oid GENERATED ALWAYS AS (cron.role_oid(username)) STORED,
-  effects text,
   requested_by text
 ) WITH (fillfactor = 70);
 
@@ -214,7 +217,7 @@ COMMENT ON INDEX cron.job_run_details_due_time_key IS 'One record for each attem
 COMMENT ON TABLE cron.job_run_details IS 'Run records: every due time of every job, and what became of it.';
 COMMENT ON COLUMN cron.job_run_details.jobid IS 'The job; NULL for a run without one.';
 COMMENT ON COLUMN cron.job_run_details.runid IS 'Number of the run.';
-COMMENT ON COLUMN cron.job_run_details.job_pid IS 'Process that ran the command.';
+COMMENT ON COLUMN cron.job_run_details.job_pid IS 'Process that ran the command; while the run is starting, the one that is to, where it waits for it already.';
 COMMENT ON COLUMN cron.job_run_details.database IS 'Database in which the command ran.';
 COMMENT ON COLUMN cron.job_run_details.username IS 'Role as which the command ran.';
 COMMENT ON COLUMN cron.job_run_details.command IS 'The command as it was when the run began.';
@@ -222,9 +225,6 @@ COMMENT ON COLUMN cron.job_run_details.status IS 'queued, starting, running, suc
 COMMENT ON COLUMN cron.job_run_details.return_message IS 'Command tag of the last statement, or the error.';
 COMMENT ON COLUMN cron.job_run_details.start_time IS 'When the command began.';
 COMMENT ON COLUMN cron.job_run_details.end_time IS 'When the run ended.';
-COMMENT ON COLUMN cron.job_run_details.due_time IS 'The instant at which the run should have started.';
-COMMENT ON COLUMN cron.job_run_details.trigger IS 'What made the run: schedule, retry, catch_up, manual, after, launch or enqueue.';
-COMMENT ON COLUMN cron.job_run_details.attempt IS 'Which attempt at this due time, from 1.';
 COMMENT ON COLUMN cron.job_run_details.reason IS 'Why it failed or was skipped, in one word.';
 COMMENT ON COLUMN cron.job_run_details.sqlstate IS 'SQLSTATE of the error.';
 COMMENT ON COLUMN cron.job_run_details.detail IS 'DETAIL of the error.';
@@ -232,10 +232,13 @@ COMMENT ON COLUMN cron.job_run_details.hint IS 'HINT of the error.';
 COMMENT ON COLUMN cron.job_run_details.context IS 'CONTEXT of the error.';
 COMMENT ON COLUMN cron.job_run_details.command_tag IS 'Command tag of the last statement, without counts.';
 COMMENT ON COLUMN cron.job_run_details.row_count IS 'Rows processed by the last statement, where it counts them.';
-COMMENT ON COLUMN cron.job_run_details.label IS 'Label given to the run.';
-COMMENT ON COLUMN cron.job_run_details.owner IS 'The role that username named when the record was written: whoever it is sees the record.';
-COMMENT ON COLUMN cron.job_run_details.timeline IS 'WAL timeline on which the record was begun: each promotion of a standby starts a new one.';
 COMMENT ON COLUMN cron.job_run_details.effects IS 'For a run whose end was not seen: none (nothing of it was committed) or unknown (part or all of it may have been). Otherwise NULL: status tells.';
+COMMENT ON COLUMN cron.job_run_details.due_time IS 'The instant at which the run should have started.';
+COMMENT ON COLUMN cron.job_run_details.trigger IS 'What made the run: schedule, retry, catch_up, manual, after, launch or enqueue.';
+COMMENT ON COLUMN cron.job_run_details.attempt IS 'Which attempt at this due time, from 1.';
+COMMENT ON COLUMN cron.job_run_details.label IS 'Label given to the run.';
+COMMENT ON COLUMN cron.job_run_details.timeline IS 'WAL timeline on which the record was begun: each promotion of a standby starts a new one.';
+COMMENT ON COLUMN cron.job_run_details.owner IS 'The role that username named when the record was written: whoever it is sees the record.';
 COMMENT ON COLUMN cron.job_run_details.requested_by IS 'Role that asked for the run; NULL if the schedule did.';
 
 /* ---- everything paused ---- */

@@ -431,6 +431,14 @@ find_obstacle(const JobDefinition *definition, Oid *database, Oid *role, RunEndi
 	return false;
 }
 
+/* Will the worker that waits in the slot take a run there?  It may still leave first. */
+static bool
+has_worker_for(const RunSlot *slot, Oid database, Oid role)
+{
+	return slot->worker_pid != 0 && slot->database == database && slot->role == role &&
+		!slot->leaves && !slot->dismissed;
+}
+
 static bool
 fill_slot(const Run *run, int64 runid, Oid database, Oid role)
 {
@@ -512,10 +520,12 @@ static void
 write_beginning(Entry *entry, bool to_backlog)
 {
 	Run		   *run = entry->run;
+	const RunSlot *slot = clockwork_shmem_slot(run->slot);
 	RunIdentity identity;
 	RunEnding	obstacle;
 	Oid			database;
 	Oid			role;
+	int			pid;
 
 	identify(&identity, run);
 	entry->runid = run->runid;
@@ -532,13 +542,17 @@ write_beginning(Entry *entry, bool to_backlog)
 		entry->sqlerrcode = obstacle.sqlerrcode;
 		return;
 	}
+
+	/* If that is known now, its end logs less; should it be another one, the end says so. */
+	pid = has_worker_for(slot, database, role) ? slot->worker_pid : 0;
 	if (to_backlog)
-		entry->runid = clockwork_run_log_keep(run->runid, &identity, &(RunEnding) {.status = "starting"});
+		entry->runid = clockwork_run_log_keep(run->runid, &identity,
+											  &(RunEnding) {.status = "starting", .pid = pid});
 	else if (run->runid != 0)
-		clockwork_run_log_start(run->runid, &identity);
+		clockwork_run_log_start(run->runid, &identity, pid);
 	else if (cron_log_run)
 	{
-		entry->runid = clockwork_run_log_insert(&identity, "starting");
+		entry->runid = clockwork_run_log_insert(&identity, pid);
 		if (entry->runid == 0)
 		{
 			entry->is_over = true;	/* this due time has had its run */

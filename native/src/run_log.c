@@ -174,22 +174,22 @@ insert(Statement *plain, Statement *careful, Parameters *parameters)
 	return returned_runid();
 }
 
-#define INSERT_BEGUN "INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", status)" \
-	" VALUES (" IDENTITY_VALUES ", $11)"
+#define INSERT_BEGUN "INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", job_pid, status)" \
+	" VALUES (" IDENTITY_VALUES ", $11, 'starting')"
 
 int64
-clockwork_run_log_insert(const RunIdentity *run, const char *status)
+clockwork_run_log_insert(const RunIdentity *run, int pid)
 {
 	static Statement plain = {
-		INSERT_BEGUN RETURNING_RUNID, 11, {IDENTITY_TYPES, TEXTOID}, NULL
+		INSERT_BEGUN RETURNING_RUNID, 11, {IDENTITY_TYPES, INT4OID}, NULL
 	};
 	static Statement careful = {
-		INSERT_BEGUN UNLESS_TAKEN RETURNING_RUNID, 11, {IDENTITY_TYPES, TEXTOID}, NULL
+		INSERT_BEGUN UNLESS_TAKEN RETURNING_RUNID, 11, {IDENTITY_TYPES, INT4OID}, NULL
 	};
 	Parameters	parameters = {0};
 
 	add_identity(&parameters, run);
-	add_text(&parameters, status);
+	add_int4(&parameters, pid, pid == 0);
 	return insert(&plain, &careful, &parameters);
 }
 
@@ -215,7 +215,7 @@ clockwork_run_log_insert_queued(const RunIdentity *run, const RunEnding *state)
 }
 
 #define QUEUE(table) \
-	"UPDATE " table " SET status = 'queued', reason = NULL, return_message = NULL" \
+	"UPDATE " table " SET status = 'queued', job_pid = NULL, reason = NULL, return_message = NULL" \
 	" WHERE runid OPERATOR(pg_catalog.=) $1"
 
 void
@@ -491,17 +491,17 @@ clockwork_run_log_insert_ended(const RunIdentity *run, const RunEnding *ending)
 
 #define START(table) \
 	"UPDATE " table " SET status = 'starting', reason = NULL, return_message = NULL," \
-	" database = $2, username = $3, command = $4, timeline = $5" \
+	" database = $2, username = $3, command = $4, timeline = $5, job_pid = $6" \
 	" WHERE runid OPERATOR(pg_catalog.=) $1"
 
 void
-clockwork_run_log_start(int64 runid, const RunIdentity *run)
+clockwork_run_log_start(int64 runid, const RunIdentity *run, int pid)
 {
 	static Statement in_history = {
-		START("cron.job_run_details"), 5, {INT8OID, TEXTOID, TEXTOID, TEXTOID, INT4OID}, NULL
+		START("cron.job_run_details"), 6, {INT8OID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT4OID}, NULL
 	};
 	static Statement in_backlog = {
-		START("cron.record_backlog"), 5, {INT8OID, TEXTOID, TEXTOID, TEXTOID, INT4OID}, NULL
+		START("cron.record_backlog"), 6, {INT8OID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT4OID}, NULL
 	};
 	Parameters	parameters = {0};
 
@@ -510,6 +510,7 @@ clockwork_run_log_start(int64 runid, const RunIdentity *run)
 	add_text(&parameters, run->username);
 	add_text(&parameters, run->command);
 	add_int4(&parameters, current_timeline(), false);
+	add_int4(&parameters, pid, pid == 0);
 	execute(&in_history, &parameters);
 	if (SPI_processed == 0)
 		execute(&in_backlog, &parameters);

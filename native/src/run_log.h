@@ -111,10 +111,11 @@ typedef struct PastRun
 extern PastRun *clockwork_run_log_past(int64 jobid, TimestampTz since, int most, int *count);
 
 /*
- * Insert a record with that status ("queued" or "starting").  Returns its
- * runid, or 0 if this due time and attempt has its record already.
+ * Insert the record of a run that is starting.  `pid`: the process that waits
+ * for it, should there be one; 0: none.  Returns its runid, or 0 if this due time
+ * and attempt has its record already.
  */
-extern int64 clockwork_run_log_insert(const RunIdentity *run, const char *status);
+extern int64 clockwork_run_log_insert(const RunIdentity *run, int pid);
 
 /*
  * Until told otherwise, new records are expected to have no predecessor, which
@@ -122,7 +123,7 @@ extern int64 clockwork_run_log_insert(const RunIdentity *run, const char *status
  */
 extern void clockwork_run_log_expect_none(bool expect);
 
-/* The same, with a reason and a message that say what it waits for. */
+/* The same of a run that is queued, with a reason and a message that say what it waits for. */
 extern int64 clockwork_run_log_insert_queued(const RunIdentity *run, const RunEnding *state);
 
 /* It waits for them no longer, but for its turn; or it begins once more. */
@@ -147,8 +148,8 @@ extern LatestRecord *clockwork_run_log_find_latest(const int64 *jobids, int njob
 /* Insert a record that is final from the start; the same return value. */
 extern int64 clockwork_run_log_insert_ended(const RunIdentity *run, const RunEnding *ending);
 
-/* A queued run starts: status "starting", and the command as it is now. */
-extern void clockwork_run_log_start(int64 runid, const RunIdentity *run);
+/* A queued run starts: status "starting", the process, and the command as it is now. */
+extern void clockwork_run_log_start(int64 runid, const RunIdentity *run, int pid);
 
 /*
  * The worker has begun the command.  `in_doubt`: should its end not be seen,

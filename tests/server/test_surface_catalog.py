@@ -63,9 +63,6 @@ PG_CRON_RUNS = [
 ]
 
 OUR_RUNS = [
-    ("due_time", "timestamp with time zone", False, None),
-    ("trigger", "text", False, None),
-    ("attempt", "integer", False, None),
     ("reason", "text", False, None),
     ("sqlstate", "text", False, None),
     ("detail", "text", False, None),
@@ -73,6 +70,10 @@ OUR_RUNS = [
     ("context", "text", False, None),
     ("command_tag", "text", False, None),
     ("row_count", "bigint", False, None),
+    ("effects", "text", False, None),
+    ("due_time", "timestamp with time zone", False, None),
+    ("trigger", "text", False, None),
+    ("attempt", "integer", False, None),
     ("label", "text", False, None),
     ("timeline", "integer", False, None),
 ]

@@ -9,7 +9,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.server.support.jobs import Run, launcher_pid, one, rows, run_now, schedule, wait_for_status, workers
+from tests.server.support.jobs import (
+    Run,
+    at,
+    launcher_pid,
+    one,
+    rows,
+    run_now,
+    schedule,
+    wait_for_runs,
+    wait_for_status,
+    workers,
+)
 from tests.server.support.watching import most_at_once, wait_for_launcher
 from tests.support.plugin import forget_jobs
 from tests.support.servers import LocalServer, Server
@@ -81,6 +92,31 @@ def test_runs_of_one_role_and_database_share_a_worker(held: Connection) -> None:
     assert rows(held, "SELECT state, backend_xmin FROM pg_stat_activity WHERE pid = %s", found[0].job_pid) == [
         ("idle", None)
     ]
+
+
+def test_a_run_that_starts_names_the_worker_that_waits_for_it(held: Connection) -> None:
+    held.execute(
+        "CREATE TABLE public.started (runid bigint, job_pid int);"
+        "CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO public.started VALUES (NEW.runid, NEW.job_pid); RETURN NULL; END $$;"
+        "CREATE TRIGGER note AFTER INSERT OR UPDATE ON cron.job_run_details"
+        " FOR EACH ROW WHEN (NEW.status = 'starting') EXECUTE FUNCTION public.note()"
+    )
+    try:
+        first, second = (perform(held, "SELECT 1") for _ in range(2))
+        other = perform(held, "SELECT 1", username="alice")
+        (third,) = wait_for_runs(held, schedule(held, "third", at(held), "SELECT 1"))
+        assert dict(rows(held, "SELECT runid, job_pid FROM public.started")) == {
+            first.runid: None,
+            second.runid: first.job_pid,
+            other.runid: None,
+            third.runid: first.job_pid,
+        }
+        assert [run.job_pid for run in (second, third)] == [first.job_pid] * 2
+    finally:
+        held.execute(
+            "DROP TRIGGER note ON cron.job_run_details; DROP FUNCTION public.note(); DROP TABLE public.started"
+        )
 
 
 def test_another_role_or_database_gets_a_worker_of_its_own(held: Connection) -> None:
