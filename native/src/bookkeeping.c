@@ -23,6 +23,7 @@
 #include "run_policy.h"
 #include "run_request.h"
 #include "session.h"
+#include "start_ahead.h"
 
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
@@ -59,7 +60,8 @@ typedef enum EntryKind
 	ENTRY_QUEUED,				/* a run waits */
 	ENTRY_SKIP,					/* a due time gets no run */
 	ENTRY_PROBLEM,				/* a job cannot run */
-	ENTRY_RETIRE				/* a job has had its one run */
+	ENTRY_RETIRE,				/* a job has had its one run */
+	ENTRY_WITHDRAWAL			/* a run was begun ahead and is not to start */
 } EntryKind;
 
 typedef struct Entry
@@ -72,6 +74,7 @@ typedef struct Entry
 	Late	   *late;
 	Skip	   *skip;
 	Retiree    *retiree;
+	Withdrawal *withdrawal;
 	Job		   *job;
 
 	/* Set by writing, forgotten if that fails */
@@ -304,6 +307,8 @@ confirm_ending(Run *run)
 		if (!run->asked)
 			clockwork_run_must_trim(job, run->due_time,
 									clockwork_shmem_slot(run->slot)->outcome.succeeded);
+		if (clockwork_shmem_slot(run->slot)->outcome.succeeded)
+			job->cannot_warm = false;
 		clockwork_run_policy_ended(run, clockwork_run_policy_outcome(run),
 								   clockwork_shmem_slot(run->slot)->outcome.sqlerrcode);
 		if (!run->asked && job->problem == NULL && job->schedule.kind == SCHEDULE_AT &&
@@ -465,6 +470,7 @@ fill_slot(const Run *run, int64 runid, Oid database, Oid role)
 	slot->command = clockwork_shmem_keep_text(command, slot->command_length);
 	slot->settings = settings ? clockwork_shmem_keep_text(settings, strlen(settings)) : InvalidDsaPointer;
 	slot->fresh_session = run->job->definition.fresh_session;
+	slot->not_before = run->is_ahead ? run->start : 0;
 	slot->stays = false;
 	slot->pid = 0;
 	slot->start_time = 0;
@@ -606,6 +612,7 @@ put_off_beginning(Run *run)
 {
 	clockwork_run_release_slot(run);
 	remove_from_unrecorded(run);
+	run->is_ahead = false;		/* its time will have come */
 	run->retry_at = clockwork_run_next_try(run->tries++);
 	dlist_push_tail(&launcher.held_runs, &run->unrecorded);
 	run->is_held = true;
@@ -797,7 +804,12 @@ give_back_claims(void)
 		if (run == NULL || slot_state(clockwork_shmem_slot(i)) != SLOT_CLAIMED)
 			continue;
 		clockwork_run_release_slot(run);
-		if (run->job)
+		if (run->job && run->is_ahead)
+		{
+			clockwork_job_list_make_due(run->job, run->due_time);
+			clockwork_run_forget_ahead(run);
+		}
+		else if (run->job)
 			clockwork_run_make_ready(run);
 		else
 			clockwork_run_destroy(run);
@@ -832,6 +844,12 @@ gather_beginnings(void)
 	clockwork_run_dismiss_idle(count);
 }
 
+static bool
+is_history_locked(void)
+{
+	return launcher.now.monotonic < launcher.history_locked_until;
+}
+
 static void
 gather_entries(void)
 {
@@ -844,7 +862,10 @@ gather_entries(void)
 	for (int i = 0; i < launcher.panel->nslots; i++)
 	{
 		if (launcher.slot_runs[i] && has_ended(launcher.slot_runs[i]))
+		{
+			clockwork_run_log_start_of(launcher.slot_runs[i]);
 			add_entry(ENTRY_ENDING)->run = launcher.slot_runs[i];
+		}
 		else if (launcher.slot_runs[i] && should_show_running(launcher.slot_runs[i]))
 			add_entry(ENTRY_RUNNING)->run = launcher.slot_runs[i];
 	}
@@ -872,10 +893,27 @@ gather_entries(void)
 			entry->alone = true;
 		}
 	}
-
 	take_up_held_runs();
 	if (launcher.may_begin && !launcher.is_leaving)
+	{
 		gather_beginnings();
+		if (!is_history_locked())
+			clockwork_start_ahead_begin(gather_beginning);
+	}
+
+	/* Those that are left: a beginning may have taken a record over. */
+	dlist_foreach(iter, &launcher.withdrawals)
+	{
+		Withdrawal *withdrawal = dlist_container(Withdrawal, node, iter.cur);
+
+		if (clockwork_run_is_time(withdrawal->retry_at))
+		{
+			Entry	   *entry = add_entry(ENTRY_WITHDRAWAL);
+
+			entry->withdrawal = withdrawal;
+			entry->alone = withdrawal->tries > 0;
+		}
+	}
 
 	/* Those ready runs that got no slot wait visibly, if it lasts. */
 	for (size_t i = 1; i <= launcher.ready.count; i++)
@@ -925,6 +963,7 @@ may_go_to_backlog(const Entry *entry)
 		case ENTRY_RUNNING:
 		case ENTRY_PROBLEM:
 		case ENTRY_RETIRE:
+		case ENTRY_WITHDRAWAL:
 			break;
 	}
 	return false;
@@ -961,6 +1000,9 @@ write_entry(Entry *entry, bool to_backlog)
 				clockwork_catalog_pause_job(entry->retiree->jobid, entry->retiree->pause_reason);
 			else
 				clockwork_catalog_deactivate_job(entry->retiree->jobid);
+			break;
+		case ENTRY_WITHDRAWAL:
+			clockwork_run_log_withdraw(entry->withdrawal->runid);
 			break;
 	}
 }
@@ -1005,6 +1047,9 @@ confirm_entry(Entry *entry)
 			break;
 		case ENTRY_RETIRE:
 			clockwork_run_free_retiree(entry->retiree);
+			break;
+		case ENTRY_WITHDRAWAL:
+			clockwork_run_free_withdrawal(entry->withdrawal);
 			break;
 	}
 }
@@ -1056,6 +1101,9 @@ put_off_entry(Entry *entry)
 		case ENTRY_RETIRE:
 			/* It is never due again in any case: no hurry. */
 			entry->retiree->retry_at = clockwork_run_next_try(entry->retiree->tries++);
+			break;
+		case ENTRY_WITHDRAWAL:
+			entry->withdrawal->retry_at = clockwork_run_next_try(entry->withdrawal->tries++);
 			break;
 	}
 }
@@ -1122,6 +1170,8 @@ was_tried(const Entry *entry)
 			return entry->skip->tries > 0;
 		case ENTRY_RETIRE:
 			return entry->retiree->tries > 0;
+		case ENTRY_WITHDRAWAL:
+			return entry->withdrawal->tries > 0;
 		default:
 			return false;
 	}
@@ -1206,12 +1256,6 @@ try_without_notification(const Batch *batch, int *sqlerrcode)
 	return written;
 }
 
-static bool
-is_history_locked(void)
-{
-	return launcher.now.monotonic < launcher.history_locked_until;
-}
-
 /* Into the history, one by one: what cannot be written holds up nobody. */
 static void
 write_each(void)
@@ -1266,17 +1310,19 @@ is_anything_left(void)
 	return false;
 }
 
-/* All that may be written together.  After a restart, due times can have their record. */
-static void
+/* All that may be written together; false if it failed.  After a restart, due times can have their record. */
+static bool
 write_together(void)
 {
 	Batch		batch = {.expects_none = true};
 	int			sqlerrcode;
 
-	if (try_to_write(&batch, &sqlerrcode) || sqlerrcode != ERRCODE_UNIQUE_VIOLATION)
-		return;
+	if (try_to_write(&batch, &sqlerrcode))
+		return true;
+	if (sqlerrcode != ERRCODE_UNIQUE_VIOLATION)
+		return false;
 	batch.expects_none = false;
-	(void) try_to_write(&batch, &sqlerrcode);
+	return try_to_write(&batch, &sqlerrcode);
 }
 
 /* -- the pace in a burst -- */
@@ -1297,6 +1343,9 @@ is_anything_urgent(void)
 			return true;
 	dlist_foreach(iter, &launcher.held_runs)
 		if (dlist_container(Run, unrecorded, iter.cur)->retry_at <= launcher.now.monotonic)
+			return true;
+	dlist_foreach(iter, &launcher.withdrawals)
+		if (dlist_container(Withdrawal, node, iter.cur)->retry_at <= launcher.now.monotonic)
 			return true;
 	for (int i = 0; i < launcher.panel->nslots; i++)
 		if (launcher.slot_runs[i] && should_show_running(launcher.slot_runs[i]))
@@ -1340,7 +1389,12 @@ clockwork_bookkeeping_write(void)
 	if (nentries > 0)
 		written_at = launcher.now.monotonic;
 	if (!is_history_locked())
-		write_together();
+	{
+		int64		began = clockwork_clock_read().monotonic;
+
+		if (write_together() && nentries > 0)
+			clockwork_start_ahead_note_write(clockwork_clock_read().monotonic - began);
+	}
 	if (!is_anything_left())
 		return;
 

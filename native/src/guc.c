@@ -29,6 +29,7 @@ int			cron_max_running_jobs_per_role = 0;
 int			cron_timeout_grace = 10000;
 int			cron_max_retry_delay = 3600;
 int			cron_worker_idle_timeout = 100;
+bool		cron_start_ahead = true;
 int			cron_worker_max_runs = 1000;
 int			cron_log_min_messages = WARNING;
 char	   *cron_timezone = NULL;
@@ -251,6 +252,13 @@ clockwork_guc_define(void)
 							1000, 1, INT_MAX,
 							PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("cron.start_ahead",
+							 "Have workers connected and records written a moment before runs are due.",
+							 "When off, both are begun when a run is due.",
+							 &cron_start_ahead, true,
+							 PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							 NULL, NULL, NULL);
 
 	DefineCustomEnumVariable("cron.log_min_messages",
 							 "log_min_messages for the launcher bgworker.",

@@ -22,6 +22,7 @@ extern int	cron_timeout_grace; /* milliseconds */
 extern int	cron_max_retry_delay;	/* seconds */
 extern int	cron_worker_idle_timeout;	/* milliseconds; 0: workers are not reused */
 extern int	cron_worker_max_runs;
+extern bool cron_start_ahead;
 extern int	cron_log_min_messages;
 extern char *cron_timezone;
 extern bool cron_match_dom_and_dow;

@@ -69,6 +69,37 @@ same_text(const char *a, const char *b)
 	return strcmp(a, b) == 0;
 }
 
+static bool
+same_rules(const PolicyRules *a, const PolicyRules *b)
+{
+	return a->on_overlap == b->on_overlap && a->max_parallel == b->max_parallel &&
+		a->on_missed == b->on_missed && a->start_deadline == b->start_deadline &&
+		a->timeout == b->timeout && a->max_attempts == b->max_attempts &&
+		a->retry_delay == b->retry_delay && same_text(a->retry_on, b->retry_on) &&
+		a->jitter == b->jitter && a->priority == b->priority && a->starts_at == b->starts_at &&
+		a->ends_at == b->ends_at && a->pause_after == b->pause_after;
+}
+
+bool
+clockwork_job_list_is_known(const Job *job, const JobDefinition *definition)
+{
+	const JobDefinition *own = &job->definition;
+
+	return own->jobid == definition->jobid && same_text(own->name, definition->name) &&
+		same_text(own->schedule, definition->schedule) &&
+		same_text(own->command, definition->command) &&
+		same_text(own->database, definition->database) &&
+		same_text(own->username, definition->username) &&
+		same_text(own->timezone, definition->timezone) &&
+		same_text(own->settings, definition->settings) && own->active == definition->active &&
+		own->fresh_session == definition->fresh_session && own->priority == definition->priority &&
+		own->anchor == definition->anchor && own->active_since == definition->active_since &&
+		own->is_paused == definition->is_paused && same_rules(&own->rules, &definition->rules) &&
+		same_text(own->paused_reason, definition->paused_reason) &&
+		same_text(own->notify, definition->notify) && own->history == definition->history &&
+		own->owner == definition->owner && own->held == definition->held;
+}
+
 static Size
 text_size(const char *text)
 {
@@ -305,7 +336,9 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from, Timest
 		job->is_unknown = !is_news &&
 			(definition->rules.max_attempts > 1 || definition->rules.pause_after > 0);
 		job->trimmed_to = DT_NOBEGIN;
+		job->warmed_for = DT_NOBEGIN;
 	}
+	job->cannot_warm = false;
 
 	held += (definition->held ? 1 : 0) - (found && job->definition.held ? 1 : 0);
 	copy_definition(job, definition);
@@ -405,6 +438,31 @@ clockwork_job_list_first_due(TimestampTz now)
 	DueEntry   *entry = clockwork_due_heap_first(&due_jobs);
 
 	return entry && entry->key <= now ? job_of_entry(entry) : NULL;
+}
+
+/* The entries under a place of the heap are not before it. */
+static int
+find_due_from(size_t place, TimestampTz until, Job **found, int count, int most)
+{
+	if (place > due_jobs.count || due_jobs.entries[place]->key > until || count > most)
+		return count;
+	if (count < most)
+		found[count] = job_of_entry(due_jobs.entries[place]);
+	count = find_due_from(2 * place, until, found, count + 1, most);
+	return find_due_from(2 * place + 1, until, found, count, most);
+}
+
+int
+clockwork_job_list_find_due(TimestampTz until, Job **found, int most)
+{
+	return find_due_from(1, until, found, 0, most);
+}
+
+void
+clockwork_job_list_make_due(Job *job, TimestampTz due)
+{
+	if (clockwork_job_may_run(job) && (job->due.place == 0 || job->due_time > due))
+		set_due(job, due);
 }
 
 TimestampTz

@@ -54,6 +54,9 @@ typedef struct Job
 	TimestampTz trimmed_to;		/* those of due times before this are gone, if they
 								 * were not to be kept */
 
+	TimestampTz warmed_for;		/* start_ahead's: the due time that a worker was had for */
+	bool		cannot_warm;	/* start_ahead's: that failed, and nothing succeeded since */
+
 	int			failures;		/* due times in a row whose run failed */
 	bool		is_unknown;		/* what is to follow from its history is not known
 								 * yet: retries, failures */
@@ -78,6 +81,9 @@ extern long clockwork_job_list_held(void);
 extern Job *clockwork_job_list_put(const JobDefinition *definition, TimestampTz from,
 								   TimestampTz now, bool is_news);
 
+/* Is that definition just what is known of the job? */
+extern bool clockwork_job_list_is_known(const Job *job, const JobDefinition *definition);
+
 /* Forget a job.  Its runs must not refer to it any more. */
 extern void clockwork_job_list_remove(Job *job);
 
@@ -93,6 +99,15 @@ extern void clockwork_job_list_visit(void (*visit) (Job *job, void *arg), void *
 
 /* The job that is due first, if it is due by `now`; NULL otherwise. */
 extern Job *clockwork_job_list_first_due(TimestampTz now);
+
+/*
+ * Copy the jobs that are to start by `until`, in no order and `most` at most, and
+ * return how many there are, or most + 1 if there are more.
+ */
+extern int	clockwork_job_list_find_due(TimestampTz until, Job **found, int most);
+
+/* The job is due at `due` after all, though it was moved past it. */
+extern void clockwork_job_list_make_due(Job *job, TimestampTz due);
 
 /* When the first job is to start; DT_NOEND if none ever is. */
 extern TimestampTz clockwork_job_list_next_due(void);

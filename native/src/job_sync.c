@@ -76,9 +76,14 @@ settle_inactive(Job *job)
 static void
 put_job(const JobDefinition *definition, void *arg)
 {
-	Job		   *job = clockwork_job_list_put(definition, *(TimestampTz *) arg,
-											   clockwork_clock_read().wall, has_synced);
+	Job		   *job = clockwork_job_list_find(definition->jobid);
 	dlist_iter	iter;
+
+	/* What was begun ahead was begun for the job as it was. */
+	if (job && !clockwork_job_list_is_known(job, definition))
+		clockwork_run_withdraw_all(job);
+	job = clockwork_job_list_put(definition, *(TimestampTz *) arg,
+								 clockwork_clock_read().wall, has_synced);
 
 	clockwork_after_put_job(job);
 	settle_inactive(job);
@@ -604,6 +609,8 @@ forget_everything(void)
 		clockwork_run_free_skip(dlist_container(Skip, node, iter.cur));
 	dlist_foreach_modify(iter, &launcher.late_endings)
 		clockwork_run_free_late(dlist_container(Late, node, iter.cur));
+	dlist_foreach_modify(iter, &launcher.withdrawals)
+		clockwork_run_free_withdrawal(dlist_container(Withdrawal, node, iter.cur));
 	dlist_foreach_modify(iter, &launcher.retirees)
 		clockwork_run_free_retiree(dlist_container(Retiree, node, iter.cur));
 	for (int i = 0; i < launcher.panel->nslots; i++)

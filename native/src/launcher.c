@@ -14,6 +14,7 @@
  *	 look		at runs whose time has come: deadlines, timeouts, retries
  *	 write		what ended and what begins: one transaction (bookkeeping.c)
  *	 launch		ask for workers, now that their beginning is on disk
+ *	 warm		have workers ready for what is due in a moment (start_ahead.c)
  *	 catch up	records that the history would not take, move them there
  *
  * The launcher holds no lock, snapshot or transaction while it sleeps.  It
@@ -41,6 +42,7 @@
 #include "run_request.h"
 #include "server.h"
 #include "session.h"
+#include "start_ahead.h"
 #include "trim.h"
 #include "shmem.h"
 
@@ -131,32 +133,6 @@ report_worker_shortage(void)
 					 "cron.max_running_jobs", cron_max_running_jobs)));
 }
 
-/*
- * Ask the server for a worker.  False if it has no free background worker
- * slot: not an error, try again later.
- */
-static bool
-request_worker(Run *run, uint32 generation)
-{
-	BackgroundWorker worker;
-	MemoryContext caller = MemoryContextSwitchTo(launcher.run_context);
-	bool		granted;
-
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	worker.bgw_notify_pid = MyProcPid;
-	worker.bgw_main_arg = Int64GetDatum((int64) (((uint64) run->slot << 32) | generation));
-	snprintf(worker.bgw_library_name, sizeof(worker.bgw_library_name), "pg_clockwork");
-	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name), "clockwork_worker_main");
-	snprintf(worker.bgw_type, BGW_MAXLEN, "pg_clockwork worker");
-	snprintf(worker.bgw_name, BGW_MAXLEN, "pg_clockwork worker");
-	granted = RegisterDynamicBackgroundWorker(&worker, &run->handle);
-	MemoryContextSwitchTo(caller);
-	return granted;
-}
-
 /* False if the server has no worker to spare. */
 static bool
 launch_run(Run *run)
@@ -167,19 +143,23 @@ launch_run(Run *run)
 	/* One that leaves has to be gone first: the cap is never exceeded. */
 	if (has_worker && (slot->leaves || slot->dismissed))
 		return true;
+
+	/* One that waits takes it ahead, and starts it on the instant; another comes when it is time. */
+	if (!has_worker && slot->not_before > launcher.now.wall)
+		return true;
+	run->launched_at = launcher.now.monotonic + Max(slot->not_before - launcher.now.wall, 0);
 	slot_set_state(slot, SLOT_LAUNCHED);
-	run->launched_at = launcher.now.monotonic;
 	clockwork_run_policy_launched(run);
 	if (has_worker)
 		SetLatch(slot->latch);
-	else if (!request_worker(run, slot->generation))
+	else if (!clockwork_run_request_worker(run->slot, &run->handle))
 	{
 		(void) slot_swap_state(slot, SLOT_LAUNCHED, SLOT_BEGUN);
 		return false;
 	}
-	if (cron_log_statement)
-		ereport(LOG, (errmsg("cron job " INT64_FORMAT " starting: %s", run->jobid,
-							 clockwork_shmem_text(slot->command))));
+	run->must_log_start = cron_log_statement;
+	if (!run->is_ahead)
+		clockwork_run_log_start_of(run);
 	return true;
 }
 
@@ -213,6 +193,7 @@ reload_settings(void)
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
 	clockwork_session_set("log_min_messages", clockwork_guc_log_min_messages());
+	clockwork_run_withdraw_all(NULL);
 	ereport(LOG, (errmsg("pg_clockwork launcher reloaded configuration")));
 	clockwork_run_unpark_all();
 	if (old_match != cron_match_dom_and_dow)
@@ -230,6 +211,7 @@ follow_clock(const ClockReading *before)
 			(errmsg("the clock was set %s by " INT64_FORMAT " seconds",
 					step > 0 ? "forward" : "back",
 					(step > 0 ? step : -step) / USECS_PER_SEC)));
+	clockwork_run_withdraw_all(NULL);
 	if (step < 0)
 		launcher.panel->set_back++;
 	clockwork_job_list_shift_intervals(step, launcher.panel->set_back);
@@ -347,6 +329,7 @@ say_farewell(void)
 {
 	enable_timeout_after(RegisterTimeout(USER_TIMEOUT, die_at_last), FAREWELL_MS);
 	launcher.is_leaving = true;
+	clockwork_run_withdraw_all(NULL);
 	for (;;)
 	{
 		launcher.now = clockwork_clock_read();
@@ -460,6 +443,8 @@ pass(void)
 	(void) guarded(clockwork_trim_records);
 	launcher.may_begin = cron_launch_active_jobs && !launcher.is_paused && !launcher.pause_unread &&
 		!clockwork_run_request_is_held();
+	if (!launcher.may_begin)
+		clockwork_run_withdraw_all(NULL);
 	if (clockwork_job_sync_is_loaded())
 	{
 		(void) guarded(clockwork_job_identity_follow);
@@ -475,6 +460,7 @@ pass(void)
 	clockwork_bookkeeping_write();
 	clockwork_run_control_answer();
 	launch();
+	(void) guarded(clockwork_start_ahead_warm);
 	(void) guarded(clockwork_backlog_catch_up);
 	advance_cursor();
 	clockwork_run_request_end_pass();
@@ -495,7 +481,7 @@ static long
 time_to_sleep(void)
 {
 	ClockReading current = clockwork_clock_read();
-	TimestampTz next = clockwork_job_list_next_due();
+	TimestampTz next = Min(clockwork_job_list_next_due(), clockwork_start_ahead_next_look(current.wall));
 	DueEntry   *alarm = clockwork_due_heap_first(&launcher.alarms);
 	int64		latest = clockwork_session_last_transaction() + MAX_SLEEP_MS * 1000L;
 	long		sleep = ms_until(latest, current.monotonic);
@@ -527,6 +513,8 @@ time_to_sleep(void)
 			sleep = Min(sleep, RETRY_MS);	/* nobody tells us of its end */
 		if (run == NULL)
 			continue;
+		if (slot_state(clockwork_shmem_slot(i)) == SLOT_BEGUN && clockwork_shmem_slot(i)->not_before > current.wall)
+			sleep = Min(sleep, ms_until(clockwork_shmem_slot(i)->not_before, current.wall));
 		if (!run->shown_running && !run->ended && run->runid != 0 &&
 			slot_state(clockwork_shmem_slot(i)) >= SLOT_LAUNCHED)
 			sleep = Min(sleep, time_to_show(run, current.monotonic));

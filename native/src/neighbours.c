@@ -75,7 +75,7 @@ waits_in(RunSlot *slot, Oid database)
 	SlotState	state = slot_state(slot);
 
 	return slot->worker_pid != 0 && slot->database == database &&
-		(state == SLOT_IDLE || (state == SLOT_ENDED && slot->stays)) &&
+		(state == SLOT_IDLE || state == SLOT_CONNECTING || (state == SLOT_ENDED && slot->stays)) &&
 		BackendPidGetProc(slot->worker_pid) != NULL;
 }
 

@@ -10,6 +10,7 @@
 #include "run_list.h"
 
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -341,8 +342,16 @@ clockwork_run_must_trim(Job *job, TimestampTz due_time, bool succeeded)
 	dlist_push_tail(&launcher.trims, &job->of_trims);
 }
 
+bool
+clockwork_run_role_has_room(Oid role)
+{
+	PolicyLimits limits = clockwork_run_limits();
+
+	return clockwork_policy_may_start(&limits, 0, find_share(role)->running);
+}
+
 void
-clockwork_run_count_adopted(Run *run)
+clockwork_run_count(Run *run)
 {
 	if (run->share)
 		return;
@@ -486,10 +495,9 @@ clockwork_run_abandon_all(Job *job, bool all, const char *reason, const char *me
 		if (!all && run->asked)
 			continue;
 
-		/* A slot without a worker can be taken back. */
-		if (run->slot >= 0 && slot_state(clockwork_shmem_slot(run->slot)) == SLOT_BEGUN)
-			clockwork_run_release_slot(run);
-		if (run->slot < 0)
+		if (run->is_ahead && run->start > launcher.now.wall && clockwork_run_withdraw(run))
+			continue;
+		if (run->slot < 0 || clockwork_run_take_back(run))
 			clockwork_run_skip(run, reason, message);
 	}
 }
@@ -638,6 +646,82 @@ clockwork_run_release_slot(Run *run)
 	give_up_share(run);
 }
 
+bool
+clockwork_run_take_back(Run *run)
+{
+	RunSlot    *slot = clockwork_shmem_slot(run->slot);
+
+	/* A process that is on its way cannot be told that it is not needed. */
+	if (slot_state(slot) != SLOT_BEGUN &&
+		(slot->worker_pid == 0 || !slot_swap_state(slot, SLOT_LAUNCHED, SLOT_BEGUN)))
+		return false;
+	clockwork_run_release_slot(run);
+	return true;
+}
+
+/* ---- runs that were begun ahead ---- */
+
+void
+clockwork_run_forget_ahead(Run *run)
+{
+	if (run->runid != 0)
+	{
+		Withdrawal *withdrawal = MemoryContextAllocZero(launcher.run_context, sizeof(Withdrawal));
+
+		withdrawal->runid = run->runid;
+		withdrawal->jobid = run->jobid;
+		withdrawal->due_time = run->due_time;
+		dlist_push_tail(&launcher.withdrawals, &withdrawal->node);
+	}
+	clockwork_run_destroy(run);
+}
+
+bool
+clockwork_run_withdraw(Run *run)
+{
+	if (!run->is_ahead || run->slot < 0 || run->job == NULL || !clockwork_run_take_back(run))
+		return false;
+	clockwork_run_forget_ahead(run);
+	return true;
+}
+
+void
+clockwork_run_withdraw_all(Job *job)
+{
+	for (int i = 0; i < launcher.panel->nslots; i++)
+	{
+		Run		   *run = launcher.slot_runs[i];
+		Job		   *owner = run ? run->job : NULL;
+		TimestampTz due;
+
+		if (owner == NULL || (job && owner != job))
+			continue;
+		due = run->due_time;
+		if (clockwork_run_withdraw(run))
+			clockwork_job_list_make_due(owner, due);
+	}
+}
+
+int64
+clockwork_run_take_withdrawn(const Job *job, TimestampTz due_time)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &launcher.withdrawals)
+	{
+		Withdrawal *withdrawal = dlist_container(Withdrawal, node, iter.cur);
+		int64		runid = withdrawal->runid;
+
+		if (withdrawal->jobid != job->jobid || withdrawal->due_time != due_time)
+			continue;
+		clockwork_run_free_withdrawal(withdrawal);
+		return runid;
+	}
+	return 0;
+}
+
+/* ---- slots ---- */
+
 /* Does a worker wait in the slot that would still take a run? */
 static bool
 is_waiting(int slot_index)
@@ -676,22 +760,60 @@ clockwork_run_count_free_slots(void)
 }
 
 int
-clockwork_run_choose_slot(const Run *run)
+clockwork_run_find_waiting(const Job *job, bool spare)
 {
-	const JobDefinition *definition = &run->job->definition;
-	int			chosen = -1;
+	const JobDefinition *definition = &job->definition;
 
 	for (int i = 0; i < launcher.panel->nslots; i++)
 	{
 		const IdleWorker *idle = &launcher.idle_workers[i];
 
-		if (!definition->fresh_session && is_waiting(i) && idle->role == definition->owner &&
+		if (is_waiting(i) && (idle->is_new || !definition->fresh_session) &&
+			!(spare && idle->kept_for > launcher.now.wall) && idle->role == definition->owner &&
 			strcmp(idle->database_name, definition->database) == 0)
 			return i;
-		if (chosen < 0 && is_free(i))
-			chosen = i;
 	}
-	return chosen;
+	return -1;
+}
+
+int
+clockwork_run_find_free_slot(void)
+{
+	for (int i = 0; i < launcher.panel->nslots; i++)
+		if (is_free(i))
+			return i;
+	return -1;
+}
+
+int
+clockwork_run_choose_slot(const Run *run)
+{
+	int			waiting = clockwork_run_find_waiting(run->job, false);
+
+	return waiting >= 0 ? waiting : clockwork_run_find_free_slot();
+}
+
+bool
+clockwork_run_request_worker(int slot_index, BackgroundWorkerHandle **handle)
+{
+	uint32		generation = clockwork_shmem_slot(slot_index)->generation;
+	BackgroundWorker worker;
+	MemoryContext caller = MemoryContextSwitchTo(launcher.run_context);
+	bool		granted;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_notify_pid = MyProcPid;
+	worker.bgw_main_arg = Int64GetDatum((int64) (((uint64) slot_index << 32) | generation));
+	snprintf(worker.bgw_library_name, sizeof(worker.bgw_library_name), "pg_clockwork");
+	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name), "clockwork_worker_main");
+	snprintf(worker.bgw_type, BGW_MAXLEN, "pg_clockwork worker");
+	snprintf(worker.bgw_name, BGW_MAXLEN, "pg_clockwork worker");
+	granted = RegisterDynamicBackgroundWorker(&worker, handle);
+	MemoryContextSwitchTo(caller);
+	return granted;
 }
 
 void
@@ -708,6 +830,9 @@ clockwork_run_claim_slot(Run *run, int slot_index)
 	run->ended = false;
 	run->handle = idle->handle;
 	idle->handle = NULL;
+	idle->is_new = false;
+	idle->requested_at = 0;
+	idle->kept_for = 0;
 	idle->role = run->job->definition.owner;
 	strlcpy(idle->database_name, run->job->definition.database, NAMEDATALEN);
 }
@@ -793,6 +918,13 @@ clockwork_run_free_retiree(Retiree *retiree)
 	pfree(retiree);
 }
 
+void
+clockwork_run_free_withdrawal(Withdrawal *withdrawal)
+{
+	dlist_delete(&withdrawal->node);
+	pfree(withdrawal);
+}
+
 /* ---- what the slots say ---- */
 
 /* Has a worker, which had attached to its slot, gone? */
@@ -837,13 +969,33 @@ is_over(Run *run)
 	return run->ended && (clockwork_shmem_slot(run->slot)->stays || process_gone(run));
 }
 
+/* Has a process gone that was to wait in the slot, before it did? */
+static bool
+warming_worker_gone(int slot_index)
+{
+	IdleWorker *idle = &launcher.idle_workers[slot_index];
+	RunSlot    *slot = clockwork_shmem_slot(slot_index);
+
+	if (idle->handle || slot->worker_pid != 0)
+		return worker_gone(idle->handle, slot);
+	return launcher.now.monotonic - idle->requested_at > ADOPTED_START_MS * 1000L;
+}
+
 static bool
 idle_worker_gone(int slot_index)
 {
 	RunSlot    *slot = clockwork_shmem_slot(slot_index);
 
-	return slot_state(slot) == SLOT_IDLE &&
-		worker_gone(launcher.idle_workers[slot_index].handle, slot);
+	switch (slot_state(slot))
+	{
+		case SLOT_IDLE:
+			return worker_gone(launcher.idle_workers[slot_index].handle, slot);
+		case SLOT_WARMING:
+		case SLOT_CONNECTING:
+			return warming_worker_gone(slot_index);
+		default:
+			return false;
+	}
 }
 
 bool
@@ -868,11 +1020,24 @@ end_without_worker(RunSlot *slot, const char *message)
 	slot_set_state(slot, SLOT_ENDED);
 }
 
+void
+clockwork_run_log_start_of(Run *run)
+{
+	if (!run->must_log_start)
+		return;
+	run->must_log_start = false;
+	ereport(LOG, (errmsg("cron job " INT64_FORMAT " starting: %s", run->jobid,
+						 clockwork_shmem_text(clockwork_shmem_slot(run->slot)->command))));
+}
+
 static void
 reap_run(Run *run)
 {
 	RunSlot    *slot = clockwork_shmem_slot(run->slot);
 	SlotState	state = slot_state(slot);
+
+	if (state == SLOT_RUNNING)
+		clockwork_run_log_start_of(run);
 
 	/* A worker that stayed for this run has left instead: there are others. */
 	if ((state == SLOT_LAUNCHED || state == SLOT_BEGUN) && slot->worker_pid != 0 && process_gone(run))
@@ -907,9 +1072,19 @@ reap_idle(int slot_index)
 
 	if (!idle_worker_gone(slot_index))
 		return;
+	if (slot_state(slot) != SLOT_IDLE)
+	{
+		Job		   *job = clockwork_job_list_find(idle->jobid);
+
+		/* Why it cannot connect will be in the record of its run. */
+		if (job)
+			job->cannot_warm = true;
+	}
 	if (idle->handle)
 		pfree(idle->handle);
 	idle->handle = NULL;
+	idle->requested_at = 0;
+	idle->kept_for = 0;
 	slot->worker_pid = 0;
 	slot->latch = NULL;
 	slot_set_state(slot, SLOT_FREE);
@@ -943,8 +1118,19 @@ adopt_slots(void)
 		/* Nobody tells us of the end of a worker that is not ours. */
 		if (slot->worker_pid != 0)
 			clockwork_shmem_dismiss(slot);
-		if (state == SLOT_IDLE)
+		if (state == SLOT_IDLE || state == SLOT_CONNECTING)
+		{
+			launcher.idle_workers[i].requested_at = launcher.now.monotonic;
+			slot->dismissed = true;
 			continue;
+		}
+		if (state == SLOT_WARMING)
+		{
+			/* Whoever comes for it finds it gone, or is here already. */
+			launcher.idle_workers[i].requested_at = launcher.now.monotonic;
+			(void) slot_swap_state(slot, SLOT_WARMING, SLOT_FREE);
+			continue;
+		}
 		if (state == SLOT_CLAIMED)
 		{
 			/*
@@ -1020,6 +1206,7 @@ clockwork_run_list_init(void)
 	dlist_init(&launcher.skips);
 	dlist_init(&launcher.late_endings);
 	dlist_init(&launcher.retirees);
+	dlist_init(&launcher.withdrawals);
 	dlist_init(&launcher.trims);
 	launcher.settled_from = DT_NOBEGIN;
 	dlist_init(&launcher.outcomes);

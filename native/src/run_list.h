@@ -42,12 +42,16 @@ typedef enum RunPlace
 	RUN_RESTING
 } RunPlace;
 
-/* A worker that waits in its slot for another run. */
+/* A worker that waits in its slot for a run. */
 typedef struct IdleWorker
 {
 	BackgroundWorkerHandle *handle; /* NULL: a former launcher's; it is dismissed */
 	Oid			role;
 	char		database_name[NAMEDATALEN]; /* as its last run's job has it */
+	bool		is_new;			/* it has had no run yet */
+	int64		jobid;			/* while it is new: the job that it was had for */
+	int64		requested_at;	/* monotonic; while it is new and not connected; else 0 */
+	TimestampTz kept_for;		/* a run that is to start then counts on it */
 } IdleWorker;
 
 /* What became of a due time in a job that others may wait for. */
@@ -108,6 +112,7 @@ typedef struct Run
 	bool		in_order;		/* one of a backfill: it waits for its turn, however
 								 * many do, and stands back for the others */
 	RunOrder	order;			/* how it goes with those */
+	bool		is_ahead;		/* it has its slot before it is to start */
 	int64		sequence;		/* order of creation */
 	RoleShare  *share;			/* where it is parked, or counts as running */
 	bool		is_parked;
@@ -118,6 +123,7 @@ typedef struct Run
 									 * adopted */
 	int64		launched_at;	/* monotonic */
 	bool		shown_running;
+	bool		must_log_start; /* a line in the server log will say that it starts */
 	bool		ended;			/* its end is recorded; the process may linger */
 	int64		timeout;		/* 0: none */
 	const char *stop_reason;	/* why it was told to stop, a constant; or NULL */
@@ -162,6 +168,17 @@ typedef struct Late
 	int64		retry_at;		/* monotonic */
 } Late;
 
+/* The record of a run that was begun ahead, and is not to start after all. */
+typedef struct Withdrawal
+{
+	dlist_node	node;
+	int64		runid;
+	int64		jobid;
+	TimestampTz due_time;
+	int			tries;
+	int64		retry_at;		/* monotonic */
+} Withdrawal;
+
 /* A job that is to be paused; or to be made inactive after its one run. */
 typedef struct Retiree
 {
@@ -190,6 +207,7 @@ typedef struct Launcher
 	dlist_head	skips;			/* due times to be recorded as skipped */
 	dlist_head	late_endings;
 	dlist_head	retirees;
+	dlist_head	withdrawals;
 	dlist_head	trims;			/* jobs with records to be removed, by of_trims */
 	dlist_head	outcomes;		/* that run_after has not looked at yet */
 	dlist_head	undecided;		/* runs that await parents, and must_decide */
@@ -325,8 +343,11 @@ extern void clockwork_run_promote_waiting(Job *job);
  */
 extern Run *clockwork_run_take_ready(void);
 
-/* A run adopted from a former launcher counts for its role. */
-extern void clockwork_run_count_adopted(Run *run);
+/* A run that has a slot, but was not taken from the ready ones, counts for its role. */
+extern void clockwork_run_count(Run *run);
+
+/* May the role have one more run? */
+extern bool clockwork_run_role_has_room(Oid role);
 
 /* The cap per role may have changed: all parked runs are ready again. */
 extern void clockwork_run_unpark_all(void);
@@ -340,6 +361,30 @@ extern void clockwork_run_set_alarm(Run *run, int64 at);
 /* Give the run's slot back; a worker that waits in it goes on waiting. */
 extern void clockwork_run_release_slot(Run *run);
 
+/*
+ * Take back a run that has a slot and whose command no worker has begun, nor is
+ * starting up for: it has no slot any more.  False if it is too late.
+ */
+extern bool clockwork_run_take_back(Run *run);
+
+/*
+ * The run was begun ahead and is not to start as it is: it is forgotten, as if
+ * its due time had not come.  False if it has started, or was not begun ahead.
+ */
+extern bool clockwork_run_withdraw(Run *run);
+
+/* The same for one that holds no slot. */
+extern void clockwork_run_forget_ahead(Run *run);
+
+/* The same for all of a job (NULL: of all jobs), which stay due. */
+extern void clockwork_run_withdraw_all(Job *job);
+
+/* The record that is left of a run withdrawn for that due time, now the caller's; 0: none. */
+extern int64 clockwork_run_take_withdrawn(const Job *job, TimestampTz due_time);
+
+/* Say in the server log that the run starts, if that is wanted and was not said. */
+extern void clockwork_run_log_start_of(Run *run);
+
 /* Is there a slot without a run, free or with a worker that waits? */
 extern bool clockwork_run_has_free_slot(void);
 extern int	clockwork_run_count_free_slots(void);
@@ -349,6 +394,21 @@ extern int	clockwork_run_count_free_slots(void);
  * a free one; -1 if there is neither.
  */
 extern int	clockwork_run_choose_slot(const Run *run);
+
+/*
+ * The slot of a worker that waits for just such a run as the job's; with
+ * `spare`, one that no other run counts on.  -1 if there is none.
+ */
+extern int	clockwork_run_find_waiting(const Job *job, bool spare);
+
+/* A slot without a run or a process; -1 if there is none. */
+extern int	clockwork_run_find_free_slot(void);
+
+/*
+ * Ask the server for a process for the slot as it is now.  False if it has no
+ * background worker to spare: not an error, try again later.
+ */
+extern bool clockwork_run_request_worker(int slot_index, BackgroundWorkerHandle **handle);
 
 /* The run has that slot from now on, and the worker that waits there. */
 extern void clockwork_run_claim_slot(Run *run, int slot_index);
@@ -383,6 +443,7 @@ extern bool clockwork_run_is_time(int64 at);
 extern void clockwork_run_free_skip(Skip *skip);
 extern void clockwork_run_free_late(Late *late);
 extern void clockwork_run_free_retiree(Retiree *retiree);
+extern void clockwork_run_free_withdrawal(Withdrawal *withdrawal);
 
 static inline Run *
 run_of_job(dlist_node *node)

@@ -1166,6 +1166,21 @@ clockwork_run_log_past(int64 jobid, TimestampTz since, int most, int *count)
 	return past;
 }
 
+#define WITHDRAW(table) "DELETE FROM " table WHERE_OPEN
+
+void
+clockwork_run_log_withdraw(int64 runid)
+{
+	static Statement in_history = {WITHDRAW("cron.job_run_details"), 1, {INT8OID}, NULL};
+	static Statement in_backlog = {WITHDRAW("cron.record_backlog"), 1, {INT8OID}, NULL};
+	Parameters	parameters = {0};
+
+	add_int8(&parameters, runid, false);
+	execute(&in_history, &parameters);
+	if (SPI_processed == 0)
+		execute(&in_backlog, &parameters);
+}
+
 uint64
 clockwork_run_log_close_orphans(const int64 *live, int count, int64 newest, int64 asked,
 								const int64 *harmless, int nharmless)

@@ -282,6 +282,9 @@ extern void clockwork_run_log_cancel(int64 runid, const char *by);
 /* The word for what made a run, as a constant. */
 extern const char *clockwork_run_log_trigger(const char *text);
 
+/* Remove the record of a run that is not to start after all, if it is open. */
+extern void clockwork_run_log_withdraw(int64 runid);
+
 /*
  * Close every open record up to `newest` whose runid is not among `live`: runs
  * that had begun are failed, the others skipped, both with reason

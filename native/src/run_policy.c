@@ -103,11 +103,7 @@ replace_all(Job *job)
 			if (!has_started(run) && run->in_order)
 				continue;		/* its turn comes */
 
-			/* A slot without a worker can be taken back. */
-			if (has_started(run) && !run->in_order &&
-				slot_state(clockwork_shmem_slot(run->slot)) == SLOT_BEGUN)
-				clockwork_run_release_slot(run);
-			if (!has_started(run))
+			if (!has_started(run) || (!run->in_order && clockwork_run_take_back(run)))
 				clockwork_run_skip(run, "replaced", "a later due time took its place");
 			else if (!has_ended(run))
 				clockwork_run_policy_stop(run, "replaced");
@@ -189,7 +185,36 @@ clockwork_run_policy_due(Job *job)
 
 	/* After a restart, a one-time job is due again whose run is taken up already. */
 	if (clockwork_run_find(job, due) == NULL)
-		clockwork_run_policy_admit(clockwork_run_create(job, due, 1, "schedule"));
+	{
+		Run		   *run = clockwork_run_create(job, due, 1, "schedule");
+
+		run->runid = clockwork_run_take_withdrawn(job, due);
+		clockwork_run_policy_admit(run);
+	}
+}
+
+bool
+clockwork_run_policy_is_simple(Job *job)
+{
+	return (job->schedule.kind == SCHEDULE_CALENDAR || job->schedule.kind == SCHEDULE_INTERVAL) &&
+		clockwork_job_may_run(job) && !job->is_unknown && job->known_as == NULL &&
+		dlist_is_empty(&job->under_way) && dlist_is_empty(&job->waiting) &&
+		dlist_is_empty(&job->awaiting) && dlist_is_empty(&job->resting) && !is_settled(job);
+}
+
+Run *
+clockwork_run_policy_anticipate(Job *job)
+{
+	TimestampTz due = job->due_time;
+	Run		   *run;
+
+	clockwork_job_list_advance(job, due);
+	run = clockwork_run_create(job, due, 1, "schedule");
+	run->is_ahead = true;
+	run->runid = clockwork_run_take_withdrawn(job, due);
+	clockwork_run_put_under_way(run);
+	clockwork_run_count(run);
+	return run;
 }
 
 /* The due times of a job, in the core's terms. */
@@ -236,7 +261,8 @@ clockwork_run_policy_missed(Job *job, TimestampTz horizon)
 	if (plan.dropped > 0)
 	{
 		last = clockwork_zone_timestamp(plan.last_dropped);
-		clockwork_run_skip_due_time(job, last, 0, "missed", missed_message(&plan));
+		clockwork_run_skip_due_time(job, last, clockwork_run_take_withdrawn(job, last), "missed",
+									missed_message(&plan));
 	}
 	for (int i = 0; i < plan.kept; i++)
 	{
@@ -300,10 +326,7 @@ clockwork_run_policy_cancel(Run *run, const char *by, int64 grace)
 {
 	RunSlot    *slot;
 
-	/* A slot without a worker can be taken back. */
-	if (run->slot >= 0 && slot_state(clockwork_shmem_slot(run->slot)) == SLOT_BEGUN && run->job)
-		clockwork_run_release_slot(run);
-	if (!has_started(run))
+	if (!has_started(run) || (run->job && clockwork_run_take_back(run)))
 	{
 		clockwork_run_cancel_unstarted(run, by);
 		return true;
@@ -379,8 +402,7 @@ void
 clockwork_run_policy_launched(Run *run)
 {
 	run->timeout = run->job ? run->job->definition.rules.timeout : 0;
-	clockwork_run_set_alarm(run, run->timeout > 0 ? launcher.now.monotonic + run->timeout :
-							POLICY_NEVER);
+	clockwork_run_set_alarm(run, run->timeout > 0 ? run->launched_at + run->timeout : POLICY_NEVER);
 }
 
 void
@@ -389,7 +411,7 @@ clockwork_run_policy_adopted(Run *run)
 	run->timeout = run->job->definition.rules.timeout;
 	if (run->timeout > 0)
 		clockwork_run_set_alarm(run, launcher.now.monotonic);
-	clockwork_run_count_adopted(run);
+	clockwork_run_count(run);
 }
 
 /* ---- when it is time ---- */

@@ -19,6 +19,18 @@ extern void clockwork_run_policy_admit(Run *run);
 /* A job is due now: take or skip its due time, and move on to the next one. */
 extern void clockwork_run_policy_due(Job *job);
 
+/*
+ * Would the job's next due time, were it now, become a run at once, whatever its
+ * policies: is there nothing of it that it could overlap with, nor wait for?
+ */
+extern bool clockwork_run_policy_is_simple(Job *job);
+
+/*
+ * The run of such a job for its next due time, which is yet to come; the job
+ * moves on.  It is under way and counts for its role: give it a slot.
+ */
+extern Run *clockwork_run_policy_anticipate(Job *job);
+
 /* Due times of the job were missed, up to those that should have started by `horizon`. */
 extern void clockwork_run_policy_missed(Job *job, TimestampTz horizon);
 

@@ -21,7 +21,7 @@
 #include "utils/dsa.h"
 
 #define CLOCKWORK_SHMEM_MAGIC	0x436C6B57	/* "ClkW" */
-#define CLOCKWORK_SHMEM_VERSION 3
+#define CLOCKWORK_SHMEM_VERSION 4
 
 /* Changed jobs that can be told apart between two passes; more is "all". */
 #define CLOCKWORK_MAX_CHANGES 256
@@ -52,10 +52,15 @@
  *	 --[L] recorded, process gone--> FREE
  *	 or --[L] recorded, the process stays--> IDLE --[L] claim--> CLAIMED ...
  *
- * The launcher takes LAUNCHED back to BEGUN when no worker could be had, and so
- * does a worker that stayed but cannot take the run; that and the attach exclude
- * each other by compare-and-swap.  A slot has one process at most, which may
- * leave in any state but RUNNING.
+ * A process can also be had before there is a run for it:
+ *
+ *	 FREE --[L] ask for it--> WARMING --[W] attach--> CONNECTING --[W] connected--> IDLE
+ *	 or --[L] process gone--> FREE
+ *
+ * The launcher takes LAUNCHED back to BEGUN when no worker could be had or the
+ * run is not to begin after all, and so does a worker that waits but cannot take
+ * the run; that and the attach exclude each other by compare-and-swap.  A slot
+ * has one process at most, which may leave in any state but RUNNING.
  */
 typedef enum SlotState
 {
@@ -65,7 +70,9 @@ typedef enum SlotState
 	SLOT_LAUNCHED,
 	SLOT_RUNNING,
 	SLOT_ENDED,
-	SLOT_IDLE
+	SLOT_IDLE,
+	SLOT_WARMING,
+	SLOT_CONNECTING
 } SlotState;
 
 /*
@@ -131,6 +138,7 @@ typedef struct RunSlot
 	Size		command_length;
 	dsa_pointer settings;		/* a JSON object in the same encoding; invalid: none */
 	bool		fresh_session;	/* no other run before or after it in its process */
+	TimestampTz not_before;		/* its command begins then at the earliest */
 
 	SlotCancel	cancel;			/* [L] */
 
@@ -147,6 +155,7 @@ typedef struct RunSlot
 	Latch	   *latch;			/* [W] likewise; never dangling, it lies in shared memory */
 	bool		leaves;			/* [W] it takes no run any more */
 	bool		dismissed;		/* [L][S] it is to leave as soon as it has no run */
+	int64		wanted_until;	/* [L] monotonic; it waits that long for a run, if not longer */
 } RunSlot;
 
 /* What became of a cancellation. */

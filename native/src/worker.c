@@ -9,6 +9,10 @@
  * path, by the error path, or (FATAL, termination) by an exit callback.  What
  * has committed by then succeeded, whatever came after.
  *
+ * A worker may also be started before there is a run for it (start_ahead.c): it
+ * connects, and waits for one.  A run that was begun ahead waits for its instant
+ * here, by a clock of microseconds, and can be taken back until then.
+ *
  * A worker whose run succeeded and left nothing behind (reuse.c) stays for a
  * while, to take another run of its role and database from the same slot.  It
  * waits for that without a transaction, and leaves at once when it is told to,
@@ -21,6 +25,7 @@
 #include <limits.h>
 
 #include "compat.h"
+#include "clock.h"
 #include "execute.h"
 #include "guc.h"
 #include "own_record.h"
@@ -265,17 +270,22 @@ take_run(RunSlot *slot)
 	return true;
 }
 
-/* Take over the slot with its first run; false if it has moved on. */
+/* Take over the slot, with its first run or without one; false if it has moved on. */
 static bool
 attach(int slot_index, uint32 generation)
 {
 	ControlPanel *panel = clockwork_shmem_panel();
 	RunSlot    *slot;
+	SlotState	state;
 
 	if (slot_index < 0 || slot_index >= panel->nslots)
 		return false;
 	slot = clockwork_shmem_slot(slot_index);
-	if (slot_state(slot) != SLOT_LAUNCHED || slot->generation != generation || !take_run(slot))
+	state = slot_state(slot);
+	if (slot->generation != generation)
+		return false;
+	if (state == SLOT_WARMING ? !slot_swap_state(slot, SLOT_WARMING, SLOT_CONNECTING) :
+		(state != SLOT_LAUNCHED || !take_run(slot)))
 		return false;
 	slot->leaves = false;
 	slot->dismissed = false;
@@ -380,6 +390,39 @@ copy_error(void)
 	return error;
 }
 
+/* WaitLatch knows milliseconds, and comes late rather than early. */
+#define COARSE_USEC 1500
+
+/*
+ * Sleep until about that instant: never longer, maybe shorter.  Whatever sets
+ * the latch ends the sleep, but for the last moment.
+ */
+static void
+sleep_until(TimestampTz instant)
+{
+	int64		left = instant - GetCurrentTimestamp();
+
+	if (left > COARSE_USEC)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 (left - COARSE_USEC + 999) / 1000, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+	else if (left > 0)
+		pg_usleep(left);
+}
+
+/* Never early, whoever took the run how. */
+static void
+wait_for_instant(void)
+{
+	while (GetCurrentTimestamp() < my_slot->not_before)
+	{
+		sleep_until(my_slot->not_before);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
 /* Run the command and leave its outcome in the slot; never raises an ERROR. */
 static void
 run(void)
@@ -393,7 +436,10 @@ run(void)
 	own_record_written = false;
 	PG_TRY();
 	{
-		char	   *command = prepare_session();
+		char	   *command;
+
+		wait_for_instant();
+		command = prepare_session();
 
 		my_slot->start_time = GetCurrentTimestamp();
 		clockwork_execute(command, &progress, before_commit);
@@ -434,6 +480,9 @@ run(void)
 
 /* ---- staying ---- */
 
+/* A worker without any run so far waits this long: its run is due in a moment. */
+#define WARM_WAIT_MS 1000
+
 static bool
 must_leave(void)
 {
@@ -459,13 +508,15 @@ take_interrupts(void)
 }
 
 /*
- * Wait until the slot has another run for us, and take it.  False: this
- * session is to end.
+ * Wait until the slot has a run for us, and take it.  False: this session is to
+ * end.
  */
 static bool
 wait_for_run(void)
 {
-	TimestampTz until = GetCurrentTimestamp() + cron_worker_idle_timeout * INT64CONST(1000);
+	long		patience = runs_served == 0 ? Max(cron_worker_idle_timeout, WARM_WAIT_MS) :
+		cron_worker_idle_timeout;
+	int64		until = clockwork_clock_read().monotonic + patience * INT64CONST(1000);
 
 	for (;;)
 	{
@@ -477,29 +528,53 @@ wait_for_run(void)
 			home->leaves = true;
 		pg_memory_barrier();
 		state = slot_state(home);
+		if (state == SLOT_LAUNCHED && !home->leaves && GetCurrentTimestamp() < home->not_before)
+		{
+			sleep_until(home->not_before);
+			if (!ProcDiePending)
+				take_interrupts();
+			continue;
+		}
 		if (state == SLOT_LAUNCHED && !home->leaves && !clockwork_reuse_is_current())
 			home->leaves = true;
-		if (state == SLOT_LAUNCHED)
+		if (state == SLOT_LAUNCHED && !home->leaves)
 		{
-			if (!home->leaves)
-				return take_run(home);
-			(void) slot_swap_state(home, SLOT_LAUNCHED, SLOT_BEGUN);
+			if (take_run(home))
+				return true;
+			continue;			/* it was taken back */
 		}
+		if (state == SLOT_LAUNCHED)
+			(void) slot_swap_state(home, SLOT_LAUNCHED, SLOT_BEGUN);
 		if (home->leaves)
 			return false;
 
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		left = (Max(until, home->wanted_until) - clockwork_clock_read().monotonic + 999) / 1000;
 		if (left <= 0 && state != SLOT_CLAIMED && state != SLOT_BEGUN)
 		{
 			home->leaves = true;
 			continue;			/* a run that has come meanwhile goes back */
 		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 left > 0 ? left : cron_worker_idle_timeout, PG_WAIT_EXTENSION);
+						 left > 0 ? left : patience, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		if (!ProcDiePending)
 			take_interrupts();
 	}
+}
+
+/*
+ * Connected, and without a run: wait for the first.  False: this session is to
+ * end.
+ */
+static bool
+wait_for_first_run(void)
+{
+	/* What a first transaction has to look up is looked up now. */
+	(void) clockwork_reuse_is_current();
+	pgstat_report_activity(STATE_IDLE, NULL);
+	slot_set_state(home, SLOT_IDLE);
+	clockwork_shmem_wake_launcher();
+	return wait_for_run();
 }
 
 void
@@ -521,11 +596,12 @@ clockwork_worker_main(Datum arg)
 	error_context_stack = &listener;
 
 	clockwork_reuse_watch();
-	BackgroundWorkerInitializeConnectionByOid(my_slot->database, my_slot->role, 0);
+	BackgroundWorkerInitializeConnectionByOid(home->database, home->role, 0);
 	is_connected = true;
 	if (cron_worker_idle_timeout > 0)
 		clockwork_reuse_note_new();
-	do
+	stays = my_slot != NULL || wait_for_first_run();
+	while (stays)
 	{
 		run();
 		runs_served++;
@@ -536,8 +612,11 @@ clockwork_worker_main(Datum arg)
 		stays = may_stay();
 		report(stays);
 		if (stays)
+		{
 			clockwork_reuse_clean();
-	} while (stays && wait_for_run());
+			stays = wait_for_run();
+		}
+	}
 	home->leaves = true;
 	clockwork_shmem_wake_launcher();
 	error_context_stack = listener.previous;

@@ -3,6 +3,7 @@
     surface      the SQL functions, and what the server calls when it loads the library
     processes    launcher and worker, which meet only in the slot
     desk         what processes do to jobs and records: read them, write them
+    readiness    workers and records before their instant
     chains       runs that follow from runs of other jobs
     rules        the decisions of the core, executed on runs
     runs         what the launcher has under way
@@ -32,6 +33,7 @@ DRAWING: list[tuple[str, tuple[str, ...]]] = [
     ("surface", ("module", "api*")),
     ("processes", ("launcher", "worker")),
     ("desk", ("backlog", "bookkeeping", "job_sync", "job_identity", "own_record", "run_control", "trim")),
+    ("readiness", ("start_ahead",)),
     ("chains", ("run_after",)),
     ("rules", ("run_policy",)),
     ("runs", ("run_list",)),

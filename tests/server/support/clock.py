@@ -23,25 +23,28 @@ from tests.support.servers import LocalServer
 
 SOURCE = Path(__file__).with_name("shifted_clock.c")
 MICROSECOND = timedelta(microseconds=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # From here on the server may read the processor's own counter, which cannot be shifted.
 COUNTER_MAJOR = 19
 
 
 class Clock:
-    """What is added to the wall clock and to the monotonic clock of a server."""
+    """What is added to the wall clock and to the monotonic clock of a server, and the moment at which both stop."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "shift"
-        self.path.write_bytes(bytes(16))
+        self.path.write_bytes(bytes(24))
         self.path.chmod(0o644)
         with open(self.path, "r+b") as file:
-            self._shared = mmap.mmap(file.fileno(), 16)
+            self._shared = mmap.mmap(file.fileno(), 24)
         self._wall = self._monotonic = timedelta()
+        self._stop: datetime | None = None
 
     def now(self) -> datetime:
         """What the server's wall clock shows."""
-        return datetime.now(UTC) + self._wall
+        now = datetime.now(UTC) + self._wall
+        return now if self._stop is None else min(now, self._stop)
 
     def set(self, by: timedelta) -> None:
         """Set the wall clock, as an administrator would: time itself does not pass."""
@@ -52,9 +55,20 @@ class Clock:
         by = moment - self.now()
         self._write(self._wall + by, self._monotonic + by)
 
+    def stop_at(self, moment: datetime) -> None:
+        """No time passes for the server from that moment on, until `go_on`."""
+        self._stop = moment
+        self._write(self._wall, self._monotonic)
+
+    def go_on(self) -> None:
+        """The time that did not pass meanwhile passes in an instant."""
+        self._stop = None
+        self._write(self._wall, self._monotonic)
+
     def _write(self, wall: timedelta, monotonic: timedelta) -> None:
         self._wall, self._monotonic = wall, monotonic
-        self._shared[:] = struct.pack("=qq", wall // MICROSECOND, monotonic // MICROSECOND)
+        stop = 0 if self._stop is None else (self._stop - EPOCH) // MICROSECOND
+        self._shared[:] = struct.pack("=qqq", wall // MICROSECOND, monotonic // MICROSECOND, stop)
 
 
 def wake(server: LocalServer, conn: Connection) -> None:

@@ -1,8 +1,10 @@
 /*
  * A clock that a test can set: preloaded into a server, it adds to the wall
- * clock and to the monotonic clock what a file shared with the test says.
+ * clock and to the monotonic clock what a file shared with the test says, and
+ * lets both stand still from a moment on.
  *
- * SHIFTED_CLOCK names the file: two 64-bit integers, microseconds.
+ * SHIFTED_CLOCK names the file: three 64-bit integers, microseconds; the last
+ * one is the moment, on the wall clock, since 1970, or 0.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -15,8 +17,8 @@
 
 struct timeval;
 
-static const int64_t unshifted[2];
-static const volatile int64_t *shift = unshifted;	/* wall, monotonic */
+static const int64_t unshifted[3];
+static const volatile int64_t *shift = unshifted;	/* wall, monotonic, stop */
 
 __attribute__((constructor)) static void
 open_shift(void)
@@ -33,22 +35,38 @@ open_shift(void)
 		shift = shared;
 }
 
+/* How long the clocks have stood still. */
+static int64_t
+stood_still(void)
+{
+	int64_t		stop = shift[2];
+	struct timespec real;
+	int64_t		wall;
+
+	if (stop == 0 || syscall(SYS_clock_gettime, CLOCK_REALTIME, &real) != 0)
+		return 0;
+	wall = (int64_t) real.tv_sec * 1000000 + real.tv_nsec / 1000 + shift[0];
+	return wall > stop ? wall - stop : 0;
+}
+
 int
 clock_gettime(clockid_t clock, struct timespec *now)
 {
 	int			result = (int) syscall(SYS_clock_gettime, clock, now);
+	int64_t		by;
 	int64_t		nanoseconds;
 
 	if (result != 0)
 		return result;
 	if (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)
-		nanoseconds = shift[0] % 1000000 * 1000 + now->tv_nsec;
+		by = shift[0];
 	else if (clock == CLOCK_MONOTONIC || clock == CLOCK_MONOTONIC_RAW || clock == CLOCK_MONOTONIC_COARSE)
-		nanoseconds = shift[1] % 1000000 * 1000 + now->tv_nsec;
+		by = shift[1];
 	else
 		return result;
-	now->tv_sec += shift[clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE ? 0 : 1] / 1000000;
-	now->tv_sec += nanoseconds / 1000000000 - (nanoseconds < 0);
+	by -= stood_still();
+	nanoseconds = by % 1000000 * 1000 + now->tv_nsec;
+	now->tv_sec += by / 1000000 + nanoseconds / 1000000000 - (nanoseconds < 0);
 	now->tv_nsec = (nanoseconds + 1000000000) % 1000000000;
 	return result;
 }
