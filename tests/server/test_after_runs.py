@@ -118,6 +118,7 @@ def test_of_several_attempts_the_last_one_counts(conn: Connection) -> None:
         f'run {last[hardy]} of job "hardy" succeeded',
     )
     assert verdict(only_run(conn, none)) == ("skipped", "parent_failed", f'run {last[bad]} of job "bad" failed')
+    conn.execute("DROP SEQUENCE public.tries")
 
 
 def test_a_skipped_job_is_skipped_for_those_after_it(conn: Connection) -> None:

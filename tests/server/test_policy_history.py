@@ -66,7 +66,7 @@ def seen(conn: Connection) -> Iterator[Connection]:
 
 
 def test_failures_keeps_those_and_of_the_successes_the_last(conn: Connection, wait_until: WaitUntil) -> None:
-    conn.execute("CREATE SEQUENCE public.tries")
+    conn.execute("DROP SEQUENCE IF EXISTS public.tries; CREATE SEQUENCE public.tries")
     third = "SELECT 1 / (nextval('public.tries') % 3)"
     jobid = plan(conn, "third", "1 second", third, history="failures")
     wait_until(lambda: one(conn, "SELECT last_value FROM public.tries") >= 7, 30, "seven runs")
@@ -157,7 +157,7 @@ def test_what_cannot_be_removed_holds_up_nobody(conn: Connection, server: Server
 def test_failures_are_counted_over_a_restart(fresh_server: Server, wait_until: WaitUntil, history: str) -> None:
     """Failures, a success between them, and a new launcher before the third in a row."""
     with fresh_server.connect() as conn:
-        conn.execute("CREATE SEQUENCE public.tries")
+        conn.execute("DROP SEQUENCE IF EXISTS public.tries; CREATE SEQUENCE public.tries")
         flaky = "SELECT 1 / (CASE nextval('public.tries') WHEN 1 THEN 1 WHEN 4 THEN 1 ELSE 0 END)"
         jobid = plan(conn, "flaky", "2 seconds", flaky, history=history, pause_after=3)
 

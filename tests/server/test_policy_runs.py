@@ -141,7 +141,7 @@ def test_a_run_that_ignores_being_canceled_is_terminated(fresh_server: Server) -
 
 
 def test_a_failing_run_is_tried_again(conn: Connection, wait_until: WaitUntil) -> None:
-    conn.execute("CREATE SEQUENCE public.tries")
+    conn.execute("DROP SEQUENCE IF EXISTS public.tries; CREATE SEQUENCE public.tries")
     third = "DO $$ BEGIN IF nextval('public.tries') < 3 THEN RAISE 'not yet' USING ERRCODE = '40001'; END IF; END $$"
     when = at(conn)
     with conn.transaction():
