@@ -1,4 +1,4 @@
-"""How many instructions the launcher spends on one run: the difference of two bursts under callgrind.
+"""How many instructions launcher and worker spend on one run: the difference of two bursts under callgrind.
 
 A whole private server runs under valgrind, tens of times slower than else;
 only counts are taken, never times. The counts do not depend on how busy the
@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,14 +23,31 @@ from scheduler.cluster import Cluster
 START_TIMEOUT_S = 300.0
 
 
-def count(pg_config: Path, staged: Path, runs: int) -> Path:
-    """Run a server under callgrind through one burst; the launcher's output file."""
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The output files of one burst: of the launcher, and of the workers that ran something."""
+
+    folder: Path
+    launcher: Path
+    workers: list[Path]
+
+
+def count(pg_config: Path, staged: Path, runs: int, at_once: int) -> Counts:
+    """Run a server under callgrind through one burst."""
     output = Path(tempfile.mkdtemp(prefix="clockwork-callgrind-", dir="/tmp"))
     output.chmod(0o777)
     cluster = Cluster.create(
         pg_config,
         extension=staged,
-        settings={**sides.SETTINGS, "shared_buffers": "16MB", "autovacuum": False, "cron.log_statement": False},
+        settings={
+            **sides.SETTINGS,
+            "shared_buffers": "16MB",
+            "autovacuum": False,
+            "cron.log_statement": False,
+            "cron.max_running_jobs": at_once,
+            # Under valgrind a pass can last longer than a worker waits in life.
+            sides.REUSE_SETTING: "1min",
+        },
     )
     side = sides.Side("fresh", "ours", cluster, output / "none")
     plain = cluster.account
@@ -49,10 +66,11 @@ def count(pg_config: Path, staged: Path, runs: int) -> Path:
         side.add_jobs(runs, schedule, "burst")
         while side.number("SELECT count(*) FROM cron.job_run_details WHERE end_time IS NOT NULL") < runs:
             time.sleep(1)
+        workers = side.sql("SELECT DISTINCT job_pid FROM cron.job_run_details")
         side.stop_asking()
         cluster.account = plain
         cluster.stop(timeout=START_TIMEOUT_S)
-        return output / str(launcher)
+        return Counts(output, output / str(launcher), [output / str(pid) for (pid,) in workers])
     finally:
         cluster.account = plain
         cluster.close()
@@ -75,23 +93,41 @@ def by_function(file: Path) -> dict[str, int]:
     return found
 
 
+def difference(
+    pg_config: Path, staged: Path, runs: int, at_once: int, of: Callable[[Counts], Path], say: Callable[[str], None]
+) -> tuple[float, dict[str, float]]:
+    """Instructions of one process for one run, in all and by function: of `runs` more runs in a burst."""
+    totals, functions = [], []
+    for size in (runs, 2 * runs):
+        say(f"a burst of {size} under callgrind, {at_once} at once")
+        counts = count(pg_config, staged, size, at_once)
+        totals.append(total(of(counts)))
+        functions.append(by_function(of(counts)))
+        shutil.rmtree(counts.folder, ignore_errors=True)
+    before, after = functions
+    return (totals[1] - totals[0]) / runs, {name: (after[name] - before.get(name, 0)) / runs for name in after}
+
+
+def the_worker(counts: Counts) -> Path:
+    (worker,) = counts.workers
+    return worker
+
+
 def measure(pg_config: Path, runs: int, top: int, say: Callable[[str], None]) -> str:
     if shutil.which("valgrind") is None:
         raise SystemExit("valgrind is needed: apt-get install valgrind")
     with tempfile.TemporaryDirectory(prefix="clockwork-bench-") as temporary:
         staged = sides.stage_ours(pg_config, Path(temporary))
-        files = []
-        for size in (runs, 2 * runs):
-            say(f"a burst of {size} under callgrind")
-            files.append(count(pg_config, staged, size))
-        few, many = map(total, files)
-        before, after = map(by_function, files)
-    cost = {name: (after[name] - before.get(name, 0)) / runs for name in after}
-    text = [
-        f"launcher: {(many - few) / runs:,.0f} instructions a run (bursts of {runs} and {2 * runs}: {few:,} and {many:,})",
-        "by function, with what it calls:",
-        *(f"{each:12,.0f}  {name}" for name, each in sorted(cost.items(), key=lambda item: -item[1])[:top]),
-    ]
-    for file in files:
-        shutil.rmtree(file.parent, ignore_errors=True)
+        parts = [
+            (
+                "launcher, 32 runs at once",
+                *difference(pg_config, staged, runs, 32, lambda counts: counts.launcher, say),
+            ),
+            # One slot: one worker serves all runs, and its start cancels out.
+            ("reused worker", *difference(pg_config, staged, runs, 1, the_worker, say)),
+        ]
+    text = [f"instructions a run, from bursts of {runs} and {2 * runs} runs; by function, with what it calls"]
+    for title, in_all, cost in parts:
+        text += ["", f"{in_all:12,.0f}  {title}"]
+        text += [f"{each:12,.0f}    {name}" for name, each in sorted(cost.items(), key=lambda item: -item[1])[:top]]
     return "\n".join(text)
