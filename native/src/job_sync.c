@@ -32,7 +32,12 @@ static TimestampTz news_since = 0;	/* the first change not yet read was committe
 static bool has_synced = false; /* has this process looked for them at all? */
 static TimestampTz started_at;	/* when this process began */
 static TimestampTz load_from;	/* in a first load, due times after this count */
-static int64 orphans_up_to = 0; /* records up to here may be orphans; 0: none */
+static RunRange orphans;		/* records that may be orphans; up_to 0: none */
+static int64 unseen_up_to = 0;	/* older ones that nobody has looked at yet; 0: none */
+static int64 look_back_at = 0;	/* monotonic; not before that */
+static bool takes_up_all = false;	/* of what waits there, not only what was asked for */
+static bool takes_up_asked = false;
+static bool is_successor = false;	/* the server has gone on since those were written */
 static int64 asked_orphans_up_to = 0;	/* likewise those that wait and were asked for */
 static int64 close_orphans_at = 0;	/* monotonic; not before that */
 static int64 rebuild_at = 0;	/* monotonic; not before that; 0: nothing to rebuild */
@@ -398,14 +403,13 @@ static void
 take_up_record(const OpenRecord *record)
 {
 	Job		   *job = clockwork_job_list_find(record->jobid);
-	bool		only_launcher = launcher.panel->recovered;
 
 	for (int s = 0; s < launcher.panel->nslots; s++)
 		if (launcher.slot_runs[s] && launcher.slot_runs[s]->runid == record->runid)
 			return;
 
 	/* One that is starting may have run, unless it never got a worker. */
-	if (record->is_starting && !(only_launcher && was_claimed(record->runid)))
+	if (record->is_starting && !(is_successor && was_claimed(record->runid)))
 		return;
 	if (record->asked && record->runid > asked_orphans_up_to)
 	{
@@ -417,10 +421,10 @@ take_up_record(const OpenRecord *record)
 		return;
 	}
 	if (record->is_awaiting ? clockwork_after_take_up(record) :
-		!record->asked && (only_launcher || strcmp(record->trigger, "after") == 0 ||
+		!record->asked && (is_successor || strcmp(record->trigger, "after") == 0 ||
 						   (job && job->definition.rules.on_missed != POLICY_MISSED_SKIP)) && requeue(record))
 		return;
-	if (only_launcher && !(job && clockwork_job_may_run(job)))
+	if (is_successor && !(job && clockwork_job_may_run(job)))
 		refuse_stopped(record, job);
 	else if (job)
 		clockwork_run_note_outcome(job, record->due_time, AFTER_SKIPPED, record->runid,
@@ -445,6 +449,38 @@ load_unknown_jobs(const ExtensionObjects *objects, const OpenRecord *records, in
 }
 
 /*
+ * What was left open is among the newest records as a rule, so those are looked
+ * at before anything is due.  The others are looked at bit by bit, however long
+ * the history is, between the launcher's other work.
+ */
+#define RECENT_RECORDS 10000
+#define RECORDS_PER_LOOK 20000
+#define FIRST_LOOK_MS 500
+#define LOOK_PAUSE_MS 20
+
+/* Take up those of the open records that go on. */
+static void
+take_up_records(const ExtensionObjects *objects, RunRange range)
+{
+	ExtensionSection section;
+	OpenRecord *records;
+	int			count;
+
+	if (!takes_up_asked)
+		return;
+	clockwork_extension_enter(&section, objects->owner);
+	records = clockwork_run_log_open_records(range, &count);
+	clockwork_extension_leave(&section);
+	load_unknown_jobs(objects, records, count);
+
+	clockwork_extension_enter(&section, objects->owner);
+	for (int i = 0; i < count; i++)
+		if (records[i].asked || takes_up_all)
+			take_up_record(&records[i]);
+	clockwork_extension_leave(&section);
+}
+
+/*
  * Take up again what a former launcher left waiting.  All other open records
  * up to here have no live run: see close_orphans.
  */
@@ -452,34 +488,27 @@ static void
 recover_records(const ExtensionObjects *objects)
 {
 	ExtensionSection section;
-	int			count;
-	OpenRecord *records;
-	bool		is_successor = launcher.panel->recovered && !has_synced;
 	int64		first_request;
 
 	clockwork_extension_enter(&section, objects->owner);
-	orphans_up_to = clockwork_run_log_newest_runid();
+	orphans.up_to = clockwork_run_log_newest_runid();
+	orphans.after = clockwork_run_log_find_nth_newest(RECENT_RECORDS);
+	unseen_up_to = orphans.after;
+	look_back_at = launcher.now.monotonic + FIRST_LOOK_MS * 1000L;
 	first_request = clockwork_run_request_first(launcher.job_table);
-	asked_orphans_up_to = is_successor ? 0 : first_request != 0 ? first_request : orphans_up_to;
-	if (has_synced && first_request == 0)
-	{
-		clockwork_extension_leave(&section);
-		return;
-	}
-	records = clockwork_run_log_open_records(&count);
+	asked_orphans_up_to = launcher.panel->recovered && !has_synced ? 0 : first_request != 0 ? first_request : orphans.up_to;
 	clockwork_extension_leave(&section);
-	load_unknown_jobs(objects, records, count);
+	is_successor = launcher.panel->recovered;
+	takes_up_all = !has_synced;
+	takes_up_asked = takes_up_all || first_request != 0;
 
-	clockwork_extension_enter(&section, objects->owner);
-	for (int i = 0; i < count; i++)
-		if (records[i].asked || !has_synced)
-			take_up_record(&records[i]);
-	clockwork_extension_leave(&section);
+	/* Newer ones as well: what was asked for since waits there. */
+	take_up_records(objects, (RunRange) {orphans.after, PG_INT64_MAX});
 }
 
-/* Close the records that were open when this launcher began and have no live run. */
+/* Close the records of a range that were open when this launcher began and have no live run. */
 static void
-close_orphans(const ExtensionObjects *objects)
+close_orphans(const ExtensionObjects *objects, RunRange range)
 {
 	ExtensionSection section;
 	RunIds		live = {0};
@@ -501,8 +530,8 @@ close_orphans(const ExtensionObjects *objects)
 		add_runid(&live, dlist_container(Late, node, iter.cur)->runid);
 	harmless.space = 64;
 	harmless.runids = palloc(sizeof(int64) * harmless.space);
-	clockwork_run_log_visit_begun(orphans_up_to, add_if_plain, &harmless);
-	closed = clockwork_run_log_close_orphans(live.runids, live.count, orphans_up_to, asked_orphans_up_to,
+	clockwork_run_log_visit_begun(range, add_if_plain, &harmless);
+	closed = clockwork_run_log_close_orphans(live.runids, live.count, range, asked_orphans_up_to,
 											 harmless.runids, harmless.count);
 	clockwork_run_request_note_end(0);
 	clockwork_extension_leave(&section);
@@ -517,16 +546,48 @@ clockwork_job_sync_close_orphans(void)
 {
 	ExtensionObjects objects;
 
-	if (orphans_up_to == 0 || !clockwork_run_is_time(close_orphans_at))
+	if (orphans.up_to == 0 || !clockwork_run_is_time(close_orphans_at))
 		return;
 	close_orphans_at = clockwork_run_next_try(0);	/* should it fail */
 	clockwork_session_begin();
 	if (clockwork_extension_find(&objects) && objects.job == launcher.job_table)
-		close_orphans(&objects);
+		close_orphans(&objects, orphans);
 	clockwork_session_commit();
-	orphans_up_to = 0;
+	orphans.up_to = 0;
 	clockwork_after_look_again();
 	rebuild_at = launcher.now.monotonic;
+}
+
+void
+clockwork_job_sync_look_back(void)
+{
+	ExtensionObjects objects;
+	RunRange	range = {0, 0};
+	bool		has_open = false;
+
+	if (unseen_up_to == 0 || orphans.up_to != 0 || !clockwork_run_is_time(look_back_at))
+		return;
+	look_back_at = clockwork_run_next_try(0);	/* should it fail */
+	clockwork_session_begin();
+	if (clockwork_extension_find(&objects) && objects.job == launcher.job_table)
+	{
+		ExtensionSection section;
+
+		clockwork_extension_enter(&section, objects.owner);
+		range = clockwork_run_log_look_back(unseen_up_to, RECORDS_PER_LOOK, &has_open);
+		clockwork_extension_leave(&section);
+		if (has_open)
+		{
+			take_up_records(&objects, range);
+			close_orphans(&objects, range);
+		}
+	}
+	clockwork_session_commit();
+	unseen_up_to = range.after;
+	look_back_at = launcher.now.monotonic + LOOK_PAUSE_MS * 1000L;
+	(void) clockwork_run_is_time(look_back_at);
+	if (has_open || unseen_up_to == 0)
+		clockwork_after_look_again();
 }
 
 /* So many records at most tell how often a job failed in a row. */
@@ -555,7 +616,7 @@ clockwork_job_sync_rebuild(void)
 {
 	ExtensionObjects objects;
 
-	if (rebuild_at == 0 || orphans_up_to != 0 || !clockwork_run_is_time(rebuild_at))
+	if (rebuild_at == 0 || orphans.up_to != 0 || unseen_up_to != 0 || !clockwork_run_is_time(rebuild_at))
 		return;
 	rebuild_at = clockwork_run_next_try(0); /* should it fail */
 	clockwork_session_begin();
@@ -601,7 +662,8 @@ forget_everything(void)
 {
 	dlist_mutable_iter iter;
 
-	orphans_up_to = 0;
+	orphans.up_to = 0;
+	unseen_up_to = 0;
 	launcher.is_paused = false;
 	clockwork_job_list_begin_load();
 	clockwork_job_list_sweep(drop_job);

@@ -30,6 +30,12 @@ extern bool clockwork_job_sync_is_loaded(void);
 extern void clockwork_job_sync_close_orphans(void);
 
 /*
+ * After that, do the same for older records, a part of them in each call.  May
+ * raise errors, and is then tried again; needs no transaction.
+ */
+extern void clockwork_job_sync_look_back(void);
+
+/*
  * After that, find out from the history what is to follow in jobs with retries
  * or pause_after.  The same in errors.
  */

@@ -438,6 +438,7 @@ pass(void)
 		sync_at = clockwork_run_next_try(0);
 	}
 	(void) guarded(clockwork_job_sync_close_orphans);
+	(void) guarded(clockwork_job_sync_look_back);
 	(void) guarded(clockwork_job_sync_rebuild);
 	(void) guarded(clockwork_job_sync_requests);
 	(void) guarded(clockwork_trim_records);

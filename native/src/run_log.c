@@ -450,6 +450,8 @@ add_ending(Parameters *parameters, const RunEnding *ending)
 /* pg_cron's words for open records too: a history may have come from it. */
 #define OPEN_STATUSES "'{queued,starting,running,connecting,sending}'::pg_catalog.text[]"
 #define IS_OPEN "status OPERATOR(pg_catalog.=) ANY (" OPEN_STATUSES ")"
+#define IN_RANGE(after, up_to) \
+	"runid OPERATOR(pg_catalog.>) " after " AND runid OPERATOR(pg_catalog.<=) " up_to
 
 void
 clockwork_run_log_describe_success(RunEnding *ending, CommandTag tag, bool has_rows, uint64 rows)
@@ -934,23 +936,67 @@ returned_records(int *count)
 }
 
 OpenRecord *
-clockwork_run_log_open_records(int *count)
+clockwork_run_log_open_records(RunRange range, int *count)
 {
 	static Statement statement = {
 		"SELECT " OPEN_RECORD_COLUMNS " FROM"
 		" (SELECT runid, jobid, due_time, attempt, trigger, status, requested_by, reason FROM cron.job_run_details"
-		"   WHERE runid OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT b.runid FROM cron.record_backlog b))"
+		"   WHERE " IN_RANGE("$1", "$2")
+		"   AND runid OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT b.runid FROM cron.record_backlog b))"
 		"  UNION ALL SELECT runid, jobid, due_time, attempt, trigger, status, requested_by, reason"
-		"   FROM cron.record_backlog) AS r"
+		"   FROM cron.record_backlog WHERE " IN_RANGE("$1", "$2") ") AS r"
 		" WHERE status OPERATOR(pg_catalog.=) ANY ('{queued,starting}'::pg_catalog.text[])"
 		" AND jobid IS NOT NULL AND due_time IS NOT NULL AND attempt IS NOT NULL"
 		" ORDER BY due_time, runid",
-		0, {0}, NULL
+		2, {INT8OID, INT8OID}, NULL
 	};
 	Parameters	parameters = {0};
 
+	add_int8(&parameters, range.after, false);
+	add_int8(&parameters, range.up_to, false);
 	execute(&statement, &parameters);
 	return returned_records(count);
+}
+
+int64
+clockwork_run_log_find_nth_newest(int n)
+{
+	static Statement statement = {
+		"SELECT runid FROM cron.job_run_details ORDER BY runid DESC OFFSET $1 LIMIT 1",
+		1, {INT4OID}, NULL
+	};
+	Parameters	parameters = {0};
+
+	add_int4(&parameters, n, false);
+	execute(&statement, &parameters);
+	return returned_runid();
+}
+
+RunRange
+clockwork_run_log_look_back(int64 up_to, int most, bool *has_open)
+{
+	static Statement statement = {
+		"SELECT pg_catalog.min(runid), pg_catalog.bool_or(" IS_OPEN ") OR EXISTS"
+		" (SELECT FROM cron.record_backlog WHERE runid OPERATOR(pg_catalog.<=) $1) FROM"
+		" (SELECT runid, status FROM cron.job_run_details WHERE runid OPERATOR(pg_catalog.<=) $1"
+		"   ORDER BY runid DESC LIMIT $2) AS r",
+		2, {INT8OID, INT4OID}, NULL
+	};
+	Parameters	parameters = {0};
+	RunRange	range = {.after = 0, .up_to = up_to};
+	bool		is_null;
+	Datum		value;
+
+	add_int8(&parameters, up_to, false);
+	add_int4(&parameters, most, false);
+	execute(&statement, &parameters);
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null);
+	if (!is_null)
+		range.after = DatumGetInt64(value) - 1;
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &is_null);
+	*has_open = !is_null && DatumGetBool(value);
+	SPI_freetuptable(SPI_tuptable);
+	return range;
 }
 
 bool
@@ -1042,7 +1088,7 @@ clockwork_run_log_requests(const int64 *runids, int nrunids, int64 from, int *co
 }
 
 void
-clockwork_run_log_visit_begun(int64 newest, BegunVisitor visit, void *arg)
+clockwork_run_log_visit_begun(RunRange range, BegunVisitor visit, void *arg)
 {
 	/* Triggers on the table may have kept a run from noting a doubt. */
 	static Statement statement = {
@@ -1050,17 +1096,18 @@ clockwork_run_log_visit_begun(int64 newest, BegunVisitor visit, void *arg)
 		" WHERE status OPERATOR(pg_catalog.=) ANY ('{starting,running}'::pg_catalog.text[])"
 		" AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()::pg_catalog.text"
 		" AND due_time IS NOT NULL AND attempt IS NOT NULL AND effects IS NULL"
-		" AND runid OPERATOR(pg_catalog.<=) $1"
+		" AND " IN_RANGE("$1", "$2")
 		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_class"
 		"  WHERE oid OPERATOR(pg_catalog.=) 'cron.job_run_details'::pg_catalog.regclass"
 		"  AND (relhastriggers OR relhasrules))",
-		1, {INT8OID}, NULL
+		2, {INT8OID, INT8OID}, NULL
 	};
 	Parameters	parameters = {0};
 	SPITupleTable *table;
 	uint64		count;
 
-	add_int8(&parameters, newest, false);
+	add_int8(&parameters, range.after, false);
+	add_int8(&parameters, range.up_to, false);
 	execute(&statement, &parameters);
 	table = SPI_tuptable;
 	count = SPI_processed;
@@ -1105,7 +1152,7 @@ clockwork_run_log_visit_begun(int64 newest, BegunVisitor visit, void *arg)
 	" detail = CASE WHEN " FROM_AN_OLDER_TIMELINE " THEN" FAILOVER_DETAIL " END," \
 	" end_time = pg_catalog.clock_timestamp()" \
 	" WHERE " IS_OPEN \
-	" AND runid OPERATOR(pg_catalog.<>) ALL ($1) AND runid OPERATOR(pg_catalog.<=) $3" \
+	" AND runid OPERATOR(pg_catalog.<>) ALL ($1) AND " IN_RANGE("$6", "$3") \
 	" AND (requested_by IS NULL OR runid OPERATOR(pg_catalog.<=) $5" \
 	"      OR status OPERATOR(pg_catalog.<>) 'queued')"
 
@@ -1182,26 +1229,28 @@ clockwork_run_log_withdraw(int64 runid)
 }
 
 uint64
-clockwork_run_log_close_orphans(const int64 *live, int count, int64 newest, int64 asked,
+clockwork_run_log_close_orphans(const int64 *live, int count, RunRange range, int64 asked,
 								const int64 *harmless, int nharmless)
 {
 	static Statement in_history = {
 		CLOSE_ORPHANS("cron.job_run_details")
 		" AND runid OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT b.runid FROM cron.record_backlog b))"
 		" RETURNING runid, status, " CHANNEL("job_run_details.jobid"),
-		5, {INT8ARRAYOID, INT8ARRAYOID, INT8OID, INT4OID, INT8OID}, NULL
+		6, {INT8ARRAYOID, INT8ARRAYOID, INT8OID, INT4OID, INT8OID, INT8OID}, NULL
 	};
 	static Statement in_backlog = {
-		CLOSE_ORPHANS("cron.record_backlog"), 5, {INT8ARRAYOID, INT8ARRAYOID, INT8OID, INT4OID, INT8OID}, NULL
+		CLOSE_ORPHANS("cron.record_backlog"),
+		6, {INT8ARRAYOID, INT8ARRAYOID, INT8OID, INT4OID, INT8OID, INT8OID}, NULL
 	};
 	Parameters	parameters = {0};
 	uint64		closed;
 
 	add(&parameters, false, int8_array(live, count));
 	add(&parameters, false, int8_array(harmless, nharmless));
-	add_int8(&parameters, newest, false);
+	add_int8(&parameters, range.up_to, false);
 	add_int4(&parameters, current_timeline(), false);
 	add_int8(&parameters, asked, false);
+	add_int8(&parameters, range.after, false);
 	execute(&in_history, &parameters);
 	closed = SPI_processed;
 	tell_each();

@@ -236,11 +236,27 @@ extern Recorded *clockwork_run_log_newest_recorded(int *count);
 /* Has there ever been a record? */
 extern bool clockwork_run_log_was_used(void);
 
+/* Some records, by their runids: after the one, up to the other. */
+typedef struct RunRange
+{
+	int64		after;
+	int64		up_to;
+} RunRange;
+
 /*
- * The records of jobs that are still open as queued or starting, oldest due
- * time first, in the memory context that was current before the section.
+ * The records of jobs in the range that are still open as queued or starting,
+ * oldest due time first, in the memory context that was current before the section.
  */
-extern OpenRecord *clockwork_run_log_open_records(int *count);
+extern OpenRecord *clockwork_run_log_open_records(RunRange range, int *count);
+
+/* The runid of the record that has `n` newer ones; 0 if there is none. */
+extern int64 clockwork_run_log_find_nth_newest(int n);
+
+/*
+ * The range of the `most` records that end at `up_to`, or of all if there are no
+ * more; may any of those be open?
+ */
+extern RunRange clockwork_run_log_look_back(int64 up_to, int most, bool *has_open);
 
 /* The newest runid given to a record. */
 extern int64 clockwork_run_log_newest_runid(void);
@@ -286,7 +302,7 @@ extern const char *clockwork_run_log_trigger(const char *text);
 extern void clockwork_run_log_withdraw(int64 runid);
 
 /*
- * Close every open record up to `newest` whose runid is not among `live`: runs
+ * Close every open record in the range whose runid is not among `live`: runs
  * that had begun are failed, the others skipped, both with reason
  * server_restart; or, where the record is of an older WAL timeline, because
  * this server was a standby then, with reason failover.  Those whose runid is
@@ -294,15 +310,15 @@ extern void clockwork_run_log_withdraw(int64 runid);
  * closed only up to `asked`: the others wait to be taken in.  Returns how many
  * were closed.
  */
-extern uint64 clockwork_run_log_close_orphans(const int64 *live, int count, int64 newest, int64 asked,
+extern uint64 clockwork_run_log_close_orphans(const int64 *live, int count, RunRange range, int64 asked,
 											  const int64 *harmless, int nharmless);
 
 /*
- * Visit the open records up to `newest` of runs in this database that had
+ * Visit the open records in the range of runs in this database that had
  * begun and whose effects, by what the record says, are not in doubt.
  */
 typedef void (*BegunVisitor) (int64 runid, const char *command, void *arg);
-extern void clockwork_run_log_visit_begun(int64 newest, BegunVisitor visit, void *arg);
+extern void clockwork_run_log_visit_begun(RunRange range, BegunVisitor visit, void *arg);
 
 /*
  * Tell the channel what the record of that run says; the listeners hear it

@@ -17,10 +17,12 @@ from tests.server.support.jobs import (
     launcher_pid,
     one,
     rows,
+    run_now,
     runs,
     runs_of,
     schedule,
     wait_for_runs,
+    wait_for_status,
     workers,
 )
 from tests.server.support.watching import sample, wait_for_launcher
@@ -120,6 +122,48 @@ def test_an_immediate_stop_leaves_no_ghost(fresh_server: Server, wait_until: Wai
     fresh_server.start()
     with fresh_server.connect() as conn:
         settle(conn, jobs)
+
+
+@pytest.mark.parametrize("newer", [12_000, 65_000])
+def test_what_was_left_open_long_ago_is_found_under_a_long_history(
+    fresh_server: Server, wait_until: WaitUntil, newer: int
+) -> None:
+    """The newest records are looked at first, the others bit by bit."""
+    record = (
+        "INSERT INTO cron.job_run_details (jobid, database, username, command, status, due_time, trigger, attempt,"
+        " timeline, requested_by) VALUES (%s, 'postgres', 'postgres', 'SELECT 1', %s, clock_timestamp(), %s, 1, 1, %s)"
+        " RETURNING runid"
+    )
+    with fresh_server.connect() as conn:
+        # When something has run, the launcher has looked at the records that it found.
+        other = schedule(conn, "other", "0 0 29 2 *", "SELECT 1")
+        wait_for_status(conn, run_now(conn, other))
+        jobid = schedule(conn, "old", "0 0 29 2 *", "SELECT 1")
+        conn.execute('SELECT cron.alter_job(%s::bigint, \'{"on_missed": "run_once"}\'::jsonb)', [jobid])
+        conn.execute("SELECT cron.pause_all('a history is made')")
+        begun = one(conn, record, jobid, "running", "schedule", None)
+        waited = one(conn, record, jobid, "queued", "schedule", None)
+        asked = one(conn, record, jobid, "queued", "manual", "postgres")
+        conn.execute(
+            "INSERT INTO cron.job_run_details (jobid, status, due_time, attempt)"
+            " SELECT 1000000, 'succeeded', timestamptz '2020-01-01' + i * interval '1 s', 1"
+            " FROM generate_series(1, %s) i",
+            [newer],
+        )
+        newest = one(conn, record, jobid, "running", "schedule", None)
+        conn.execute("SELECT cron.resume_all()")
+    fresh_server.crash()
+    fresh_server.start()
+    with fresh_server.connect() as conn:
+        closed = "SELECT count(*) FROM cron.job_run_details WHERE runid = ANY (%s) AND end_time IS NOT NULL"
+        wait_until(lambda: one(conn, closed, [begun, waited, asked, newest]) == 4, message="the records to be closed")
+        found = {run.runid: (run.status, run.reason) for run in runs_of(conn, jobid)}
+        assert found == {
+            begun: ("failed", "server_restart"),
+            waited: ("succeeded", None),
+            asked: ("skipped", "server_restart"),
+            newest: ("failed", "server_restart"),
+        }
 
 
 def test_a_fast_shutdown_with_jobs_running_is_prompt(fresh_server: Server, wait_until: WaitUntil) -> None:
