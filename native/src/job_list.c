@@ -338,7 +338,8 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from, Timest
 		job->trimmed_to = DT_NOBEGIN;
 		job->warmed_for = DT_NOBEGIN;
 	}
-	job->cannot_warm = false;
+	if (!found || !clockwork_job_list_is_known(job, definition))
+		job->cannot_warm = false;
 
 	held += (definition->held ? 1 : 0) - (found && job->definition.held ? 1 : 0);
 	copy_definition(job, definition);

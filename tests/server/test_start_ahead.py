@@ -144,8 +144,9 @@ def test_no_worker_is_had_ahead_for_a_role_that_cannot_have_one(moment: Moment) 
     runs = wait_for_runs(moment.conn, jobid, 4)
     assert {run.reason for run in runs[:4]} == {"could_not_start"}
     moment.conn.execute("SELECT cron.unschedule(%s::bigint)", [jobid])
-    count = len(runs_of(moment.conn, jobid))
-    poll(lambda: workers(moment.conn) == [], message="the last of them")
+    poll(lambda: all(run.end_time for run in runs_of(moment.conn, jobid)), message="the last of them")
+    count = sum(run.reason == "could_not_start" for run in runs_of(moment.conn, jobid))
+    poll(lambda: workers(moment.conn) == [], message="its worker to leave")
     refusals = moment.server.log()[length:].count('FATAL:  role "barred" is not permitted to log in')
     assert count <= refusals <= count + 1
 
