@@ -470,7 +470,7 @@ fill_slot(const Run *run, int64 runid, Oid database, Oid role)
 	slot->command = clockwork_shmem_keep_text(command, slot->command_length);
 	slot->settings = settings ? clockwork_shmem_keep_text(settings, strlen(settings)) : InvalidDsaPointer;
 	slot->fresh_session = run->job->definition.fresh_session;
-	slot->not_before = run->is_ahead ? run->start : 0;
+	slot->not_before = run->is_ahead ? run->start : DT_NOBEGIN;
 	slot->stays = false;
 	slot->pid = 0;
 	slot->start_time = 0;

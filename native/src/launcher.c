@@ -147,7 +147,9 @@ launch_run(Run *run)
 	/* One that waits takes it ahead, and starts it on the instant; another comes when it is time. */
 	if (!has_worker && slot->not_before > launcher.now.wall)
 		return true;
-	run->launched_at = launcher.now.monotonic + Max(slot->not_before - launcher.now.wall, 0);
+	run->launched_at = launcher.now.monotonic;
+	if (slot->not_before > launcher.now.wall)
+		run->launched_at += slot->not_before - launcher.now.wall;
 	slot_set_state(slot, SLOT_LAUNCHED);
 	clockwork_run_policy_launched(run);
 	if (has_worker)

@@ -769,7 +769,7 @@ clockwork_run_find_waiting(const Job *job, bool spare)
 		const IdleWorker *idle = &launcher.idle_workers[i];
 
 		if (is_waiting(i) && (idle->is_new || !definition->fresh_session) &&
-			!(spare && idle->kept_for > launcher.now.wall) && idle->role == definition->owner &&
+			!(spare && idle->kept_for > launcher.now.monotonic) && idle->role == definition->owner &&
 			strcmp(idle->database_name, definition->database) == 0)
 			return i;
 	}

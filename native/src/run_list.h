@@ -51,7 +51,7 @@ typedef struct IdleWorker
 	bool		is_new;			/* it has had no run yet */
 	int64		jobid;			/* while it is new: the job that it was had for */
 	int64		requested_at;	/* monotonic; while it is new and not connected; else 0 */
-	TimestampTz kept_for;		/* a run that is to start then counts on it */
+	int64		kept_for;		/* monotonic; a run that is to start then counts on it */
 } IdleWorker;
 
 /* What became of a due time in a job that others may wait for. */

@@ -138,7 +138,7 @@ typedef struct RunSlot
 	Size		command_length;
 	dsa_pointer settings;		/* a JSON object in the same encoding; invalid: none */
 	bool		fresh_session;	/* no other run before or after it in its process */
-	TimestampTz not_before;		/* its command begins then at the earliest */
+	TimestampTz not_before;		/* its command begins then at the earliest; DT_NOBEGIN: at once */
 
 	SlotCancel	cancel;			/* [L] */
 

@@ -108,9 +108,10 @@ clockwork_start_ahead_next_look(TimestampTz now)
 static void
 keep(int slot_index, TimestampTz start)
 {
-	launcher.idle_workers[slot_index].kept_for = start;
-	clockwork_shmem_slot(slot_index)->wanted_until = launcher.now.monotonic +
-		(start - launcher.now.wall) + KEEP_USEC;
+	int64		at = launcher.now.monotonic + (start - launcher.now.wall);
+
+	launcher.idle_workers[slot_index].kept_for = at;
+	clockwork_shmem_slot(slot_index)->wanted_until = at + KEEP_USEC;
 }
 
 /* Ask for a worker for the job's next run.  False if there is none to be had.  Needs a transaction. */

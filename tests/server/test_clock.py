@@ -14,7 +14,16 @@ import pytest
 
 from tests.server.support.checker import Span, Timeline, check_due_times, check_ends
 from tests.server.support.clock import Clock, clocked_server, wake
-from tests.server.support.jobs import launcher_pid, one, rows, runs_of, schedule, wait_for_runs
+from tests.server.support.jobs import (
+    launcher_pid,
+    one,
+    rows,
+    run_now,
+    runs_of,
+    schedule,
+    wait_for_runs,
+    wait_for_status,
+)
 from tests.server.support.watching import wait_for_launcher
 from tests.support.servers import LocalServer
 from tests.support.targets import Target
@@ -230,3 +239,18 @@ def test_a_season_of_schedules_passes_in_seconds_and_misses_nothing(
         assert one(conn, done) == len(due)
         assert rows(conn, "SELECT jobid FROM cron.job_run_details WHERE due_time IS NULL") == []
         assert "the clock was set" not in server.log()
+
+
+def test_jobs_run_though_the_clock_is_of_the_last_century(target: Target, extension_files: Path) -> None:
+    """A machine whose battery is empty begins in 1970; PostgreSQL counts from the year 2000, forward and back."""
+    assert target.pg_config is not None
+    start = datetime(1999, 6, 1, 12, tzinfo=UTC)
+    with clocked_server(target.pg_config, extension_files, start=start) as (server, clock), server.connect() as conn:
+        assert clock.now().year == 1999
+        jobs = [
+            schedule(conn, "interval", "1 second", "SELECT 1"),
+            schedule(conn, "calendar", "* * * * * *", "SELECT 1"),
+        ]
+        for jobid in jobs:
+            assert {run.status for run in wait_for_runs(conn, jobid, 2)[:2]} == {"succeeded"}
+        assert wait_for_status(conn, run_now(conn, jobs[0])).status == "succeeded"
