@@ -112,7 +112,7 @@ def how_cost_grows(pg_config: Path | None, output: Path, jobs: str, slots: str) 
 @click.option("--runs", default=100, show_default=True, help="The difference of two bursts of this size and twice it.")
 @click.option("--top", default=60, show_default=True, help="How many functions to list.")
 def count_instructions(pg_config: Path | None, runs: int, top: int) -> None:
-    """Instructions of the launcher for one run, with callgrind (needs valgrind)."""
+    """Instructions of launcher and reused worker for one run, with callgrind (needs valgrind)."""
     print(instructions.measure(pg_config or packaging.find_embedded(), runs, top, say))
 
 

@@ -893,6 +893,7 @@ gather_entries(void)
 			entry->alone = true;
 		}
 	}
+
 	take_up_held_runs();
 	if (launcher.may_begin && !launcher.is_leaving)
 	{

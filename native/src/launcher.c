@@ -491,6 +491,7 @@ time_to_sleep(void)
 
 	if (pause_until > current.monotonic)
 		return ms_until(pause_until, current.monotonic);
+	/* Asked before retry_at is looked at: what keeps a pace is due then. */
 	if (clockwork_bookkeeping_is_due() || launcher.pausing)
 		return 0;
 	if (next != DT_NOEND && next - current.wall < MAX_SLEEP_MS * 1000L)
@@ -506,20 +507,20 @@ time_to_sleep(void)
 	for (int i = 0; i < launcher.panel->nslots; i++)
 	{
 		Run		   *run = launcher.slot_runs[i];
+		RunSlot    *slot = clockwork_shmem_slot(i);
 
 		/* The signal of its exit may have come while we were busy. */
 		if (clockwork_run_must_reap(i))
 			return 0;
-		if (run == NULL && slot_state(clockwork_shmem_slot(i)) == SLOT_FREE)
+		if (run == NULL && slot_state(slot) == SLOT_FREE)
 			continue;
 		if ((run ? run->handle : launcher.idle_workers[i].handle) == NULL)
 			sleep = Min(sleep, RETRY_MS);	/* nobody tells us of its end */
 		if (run == NULL)
 			continue;
-		if (slot_state(clockwork_shmem_slot(i)) == SLOT_BEGUN && clockwork_shmem_slot(i)->not_before > current.wall)
-			sleep = Min(sleep, ms_until(clockwork_shmem_slot(i)->not_before, current.wall));
-		if (!run->shown_running && !run->ended && run->runid != 0 &&
-			slot_state(clockwork_shmem_slot(i)) >= SLOT_LAUNCHED)
+		if (slot_state(slot) == SLOT_BEGUN && slot->not_before > current.wall)
+			sleep = Min(sleep, ms_until(slot->not_before, current.wall));
+		if (!run->shown_running && !run->ended && run->runid != 0 && slot_state(slot) >= SLOT_LAUNCHED)
 			sleep = Min(sleep, time_to_show(run, current.monotonic));
 	}
 	return sleep;

@@ -238,6 +238,15 @@ clockwork_run_must_record_if_it_lasts(Run *run)
 	clockwork_run_must_record(run);
 }
 
+static bool
+share_has_room(const RoleShare *share)
+{
+	PolicyLimits limits = clockwork_run_limits();
+
+	/* Whoever asks has a free slot: only the role's cap is in question. */
+	return clockwork_policy_may_start(&limits, 0, share->running);
+}
+
 static RoleShare *
 find_share(Oid role)
 {
@@ -255,7 +264,6 @@ find_share(Oid role)
 Run *
 clockwork_run_take_ready(void)
 {
-	PolicyLimits limits = clockwork_run_limits();
 	DueEntry   *first;
 
 	while ((first = clockwork_due_heap_first(&launcher.ready)) != NULL)
@@ -265,8 +273,7 @@ clockwork_run_take_ready(void)
 
 		clockwork_due_heap_remove(&launcher.ready, first);
 		run->share = share;
-		/* Whoever asks has a free slot: only the role's cap is in question. */
-		if (clockwork_policy_may_start(&limits, 0, share->running))
+		if (share_has_room(share))
 		{
 			share->running++;
 			return run;
@@ -345,9 +352,7 @@ clockwork_run_must_trim(Job *job, TimestampTz due_time, bool succeeded)
 bool
 clockwork_run_role_has_room(Oid role)
 {
-	PolicyLimits limits = clockwork_run_limits();
-
-	return clockwork_policy_may_start(&limits, 0, find_share(role)->running);
+	return share_has_room(find_share(role));
 }
 
 void
@@ -475,6 +480,16 @@ clockwork_run_skip(Run *run, const char *reason, const char *message)
 	clockwork_run_destroy(run);
 }
 
+/* False if the run was not begun ahead, or has started. */
+static bool
+withdraw(Run *run)
+{
+	if (!run->is_ahead || run->slot < 0 || run->job == NULL || !clockwork_run_take_back(run))
+		return false;
+	clockwork_run_forget_ahead(run);
+	return true;
+}
+
 /* The runs of a job that have no worker yet will not start. */
 void
 clockwork_run_abandon_all(Job *job, bool all, const char *reason, const char *message)
@@ -495,7 +510,7 @@ clockwork_run_abandon_all(Job *job, bool all, const char *reason, const char *me
 		if (!all && run->asked)
 			continue;
 
-		if (run->is_ahead && run->start > launcher.now.wall && clockwork_run_withdraw(run))
+		if (run->is_ahead && run->start > launcher.now.wall && withdraw(run))
 			continue;
 		if (run->slot < 0 || clockwork_run_take_back(run))
 			clockwork_run_skip(run, reason, message);
@@ -676,15 +691,6 @@ clockwork_run_forget_ahead(Run *run)
 	clockwork_run_destroy(run);
 }
 
-bool
-clockwork_run_withdraw(Run *run)
-{
-	if (!run->is_ahead || run->slot < 0 || run->job == NULL || !clockwork_run_take_back(run))
-		return false;
-	clockwork_run_forget_ahead(run);
-	return true;
-}
-
 void
 clockwork_run_withdraw_all(Job *job)
 {
@@ -697,7 +703,7 @@ clockwork_run_withdraw_all(Job *job)
 		if (owner == NULL || (job && owner != job))
 			continue;
 		due = run->due_time;
-		if (clockwork_run_withdraw(run))
+		if (withdraw(run))
 			clockwork_job_list_make_due(owner, due);
 	}
 }
@@ -739,15 +745,6 @@ is_free(int slot_index)
 		slot_state(clockwork_shmem_slot(slot_index)) == SLOT_FREE;
 }
 
-bool
-clockwork_run_has_free_slot(void)
-{
-	for (int i = 0; i < launcher.panel->nslots; i++)
-		if (is_free(i) || is_waiting(i))
-			return true;
-	return false;
-}
-
 int
 clockwork_run_count_free_slots(void)
 {
@@ -757,6 +754,12 @@ clockwork_run_count_free_slots(void)
 		if (is_free(i) || is_waiting(i))
 			count++;
 	return count;
+}
+
+bool
+clockwork_run_has_free_slot(void)
+{
+	return clockwork_run_count_free_slots() > 0;
 }
 
 int
@@ -1118,17 +1121,12 @@ adopt_slots(void)
 		/* Nobody tells us of the end of a worker that is not ours. */
 		if (slot->worker_pid != 0)
 			clockwork_shmem_dismiss(slot);
-		if (state == SLOT_IDLE || state == SLOT_CONNECTING)
+		if (state == SLOT_WARMING && slot_swap_state(slot, SLOT_WARMING, SLOT_FREE))
+			continue;			/* whoever comes for it finds it gone */
+		if (state == SLOT_IDLE || state == SLOT_CONNECTING || state == SLOT_WARMING)
 		{
 			launcher.idle_workers[i].requested_at = launcher.now.monotonic;
 			slot->dismissed = true;
-			continue;
-		}
-		if (state == SLOT_WARMING)
-		{
-			/* Whoever comes for it finds it gone, or is here already. */
-			launcher.idle_workers[i].requested_at = launcher.now.monotonic;
-			(void) slot_swap_state(slot, SLOT_WARMING, SLOT_FREE);
 			continue;
 		}
 		if (state == SLOT_CLAIMED)

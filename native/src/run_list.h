@@ -368,15 +368,12 @@ extern void clockwork_run_release_slot(Run *run);
 extern bool clockwork_run_take_back(Run *run);
 
 /*
- * The run was begun ahead and is not to start as it is: it is forgotten, as if
- * its due time had not come.  False if it has started, or was not begun ahead.
+ * The run, which holds no slot, was begun ahead and is not to start as it is: it
+ * is forgotten, as if its due time had not come.
  */
-extern bool clockwork_run_withdraw(Run *run);
-
-/* The same for one that holds no slot. */
 extern void clockwork_run_forget_ahead(Run *run);
 
-/* The same for all of a job (NULL: of all jobs), which stay due. */
+/* Take back and forget all those of a job (NULL: of all jobs), which stay due; too late for some. */
 extern void clockwork_run_withdraw_all(Job *job);
 
 /* The record that is left of a run withdrawn for that due time, now the caller's; 0: none. */

@@ -173,6 +173,16 @@ is_settled(const Job *job)
 		job->due_time >= launcher.settled_from && job->due_time < job->trimmed_to;
 }
 
+/* The run for a due time of the job: the record of one that was withdrawn is its own. */
+static Run *
+create_run(Job *job, TimestampTz due, const char *trigger)
+{
+	Run		   *run = clockwork_run_create(job, due, 1, trigger);
+
+	run->runid = clockwork_run_take_withdrawn(job, due);
+	return run;
+}
+
 void
 clockwork_run_policy_due(Job *job)
 {
@@ -185,12 +195,7 @@ clockwork_run_policy_due(Job *job)
 
 	/* After a restart, a one-time job is due again whose run is taken up already. */
 	if (clockwork_run_find(job, due) == NULL)
-	{
-		Run		   *run = clockwork_run_create(job, due, 1, "schedule");
-
-		run->runid = clockwork_run_take_withdrawn(job, due);
-		clockwork_run_policy_admit(run);
-	}
+		clockwork_run_policy_admit(create_run(job, due, "schedule"));
 }
 
 bool
@@ -209,9 +214,8 @@ clockwork_run_policy_anticipate(Job *job)
 	Run		   *run;
 
 	clockwork_job_list_advance(job, due);
-	run = clockwork_run_create(job, due, 1, "schedule");
+	run = create_run(job, due, "schedule");
 	run->is_ahead = true;
-	run->runid = clockwork_run_take_withdrawn(job, due);
 	clockwork_run_put_under_way(run);
 	clockwork_run_count(run);
 	return run;
@@ -268,7 +272,7 @@ clockwork_run_policy_missed(Job *job, TimestampTz horizon)
 	{
 		TimestampTz due = clockwork_zone_timestamp(plan.due[i]);
 
-		clockwork_run_line_up(clockwork_run_create(job, due, 1, "catch_up"), false);
+		clockwork_run_line_up(create_run(job, due, "catch_up"), false);
 		last = Max(last, due);
 	}
 	clockwork_job_list_advance(job, last);
