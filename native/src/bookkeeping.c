@@ -500,6 +500,7 @@ write_no_memory(Entry *entry, bool to_backlog)
 	ending.start_time = launcher.now.wall;
 	ending.end_time = launcher.now.wall;
 	identify(&identity, run);
+	clockwork_run_log_insert_gathered();	/* its record may be among them */
 	if (entry->runid != 0 && to_backlog)
 		(void) clockwork_run_log_keep(entry->runid, &identity, &ending);
 	else if (entry->runid != 0)
@@ -1142,7 +1143,8 @@ write_batch(const Batch *batch)
 		clockwork_extension_enter(&section, objects.owner);
 	else
 		launcher.must_load = true;
-	clockwork_run_log_expect_none(batch->expects_none);
+	if (is_there && batch->expects_none)
+		clockwork_run_log_expect_none(objects.job_run_details);
 	for (int i = 0; i < nentries; i++)
 	{
 		if (!is_in_batch(batch, &entries[i]))
@@ -1153,7 +1155,10 @@ write_batch(const Batch *batch)
 			entries[i].is_over = true;	/* nowhere to record a beginning: no run */
 	}
 	if (is_there)
+	{
+		clockwork_run_log_insert_gathered();
 		clockwork_extension_leave(&section);
+	}
 	clockwork_session_commit();
 }
 
@@ -1223,7 +1228,7 @@ try_to_write(const Batch *batch, int *sqlerrcode)
 		*sqlerrcode = clockwork_session_recover(launcher.pass_context, is_quiet(batch));
 	}
 	PG_END_TRY();
-	clockwork_run_log_expect_none(false);
+	clockwork_run_log_expect_some();
 
 	/* What is on disk must become true for all of them: logging takes interrupts. */
 	HOLD_INTERRUPTS();

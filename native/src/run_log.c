@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "compat.h"
+#include "bulk_insert.h"
 #include "run_log.h"
 
 #include "access/xact.h"
@@ -14,6 +15,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "commands/async.h"
+#include "commands/sequence.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
@@ -21,11 +23,12 @@
 #include "utils/builtins.h"
 #include "utils/elog.h"
 #include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#define MAX_PARAMETERS 24
+#define MAX_PARAMETERS BULK_COLUMNS_MAX
 
 /* PostgreSQL's limit for a payload, less one for the NUL. */
 #define PAYLOAD_MAX 7999
@@ -43,12 +46,7 @@ typedef struct Statement
 } Statement;
 
 /* The parameters of one execution. */
-typedef struct Parameters
-{
-	int			count;
-	Datum		values[MAX_PARAMETERS];
-	char		nulls[MAX_PARAMETERS];
-} Parameters;
+typedef BulkRow Parameters;
 
 static void
 add(Parameters *parameters, bool is_null, Datum value)
@@ -151,67 +149,126 @@ add_identity(Parameters *parameters, const RunIdentity *run)
 #define IDENTITY_TYPES INT8OID, TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, INT4OID, INT4OID, \
 	TEXTOID, TEXTOID
 
+/* ---- new records ---- */
+
+/* Longer commands are inserted alone, rather than copied once more. */
+#define MOST_TOGETHER 8192
+
+/* What a new record says. */
+#define NEW_COLUMNS IDENTITY_COLUMNS ", job_pid, status, reason, return_message, runid"
+#define NEW_TYPES IDENTITY_TYPES, INT4OID, TEXTOID, TEXTOID, TEXTOID, INT8OID
+#define INSERT_NEW "INSERT INTO cron.job_run_details (" NEW_COLUMNS ") VALUES (" IDENTITY_VALUES "," \
+	" $11, $12, $13, $14, COALESCE($15, pg_catalog.nextval('cron.runid_seq')))"
+#define RETURNING_RUNID " RETURNING runid"
+
 /*
- * A new record comes in two statements.  ON CONFLICT costs a second record in
- * the write-ahead log for every row, against what happens after a restart.
+ * ON CONFLICT costs a second record in the write-ahead log for every row, against
+ * what happens after a restart only.
  */
 #define UNLESS_TAKEN " ON CONFLICT (jobid, due_time, attempt) DO NOTHING"
-#define RETURNING_RUNID " RETURNING runid"
+
+static Statement insert_plainly = {
+	INSERT_NEW RETURNING_RUNID, 15, {NEW_TYPES}, NULL
+};
+static Statement insert_carefully = {
+	INSERT_NEW UNLESS_TAKEN RETURNING_RUNID, 15, {NEW_TYPES}, NULL
+};
 
 static bool expects_none = false;
 
+/* Where what is gathered goes to; invalid: nothing is gathered. */
+static Oid	gathers_for = InvalidOid;
+static Oid	runid_sequence;
+
+/* Gathered, and not inserted yet. */
+static Parameters *gathered;
+static int	ngathered;
+static int	gathered_space;
+
 void
-clockwork_run_log_expect_none(bool expect)
+clockwork_run_log_expect_some(void)
 {
-	expects_none = expect;
+	expects_none = false;
+	gathers_for = InvalidOid;
+	gathered = NULL;			/* the memory is gone with its transaction */
+	ngathered = 0;
+	gathered_space = 0;
 }
 
-/* The runid that the new record got, or 0 if there is one already. */
+void
+clockwork_run_log_expect_none(Oid history)
+{
+	clockwork_run_log_expect_some();
+	expects_none = true;
+	runid_sequence = get_relname_relid("runid_seq", get_rel_namespace(history));
+	if (OidIsValid(runid_sequence) && clockwork_bulk_insert_is_possible(history))
+		gathers_for = history;
+}
+
+void
+clockwork_run_log_insert_gathered(void)
+{
+	static const char *const columns[] = {
+		"jobid", "database", "username", "command", "due_time", "trigger", "attempt", "timeline",
+		"label", "requested_by", "job_pid", "status", "reason", "return_message", "runid"
+	};
+	static const Oid types[] = {NEW_TYPES};
+	int			count = ngathered;
+
+	StaticAssertStmt(lengthof(columns) == lengthof(types), "each column has a type");
+	ngathered = 0;
+	if (count == 1)
+		execute(&insert_plainly, &gathered[0]);
+	else if (count > 1)
+		clockwork_bulk_insert(gathers_for, columns, types, gathered, count);
+}
+
+static void
+gather(const Parameters *parameters)
+{
+	if (ngathered >= gathered_space)
+	{
+		gathered_space = Max(32, gathered_space * 2);
+		gathered = gathered == NULL ? palloc(sizeof(Parameters) * gathered_space) :
+			repalloc(gathered, sizeof(Parameters) * gathered_space);
+	}
+	gathered[ngathered++] = *parameters;
+}
+
+/* The runid that the new record gets, or 0 if there is one already. */
 static int64
-insert(Statement *plain, Statement *careful, Parameters *parameters)
+insert(const RunIdentity *run, int pid, const RunEnding *state)
 {
-	execute(expects_none ? plain : careful, parameters);
-	return returned_runid();
-}
-
-#define INSERT_BEGUN "INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", job_pid, status)" \
-	" VALUES (" IDENTITY_VALUES ", $11, 'starting')"
-
-int64
-clockwork_run_log_insert(const RunIdentity *run, int pid)
-{
-	static Statement plain = {
-		INSERT_BEGUN RETURNING_RUNID, 11, {IDENTITY_TYPES, INT4OID}, NULL
-	};
-	static Statement careful = {
-		INSERT_BEGUN UNLESS_TAKEN RETURNING_RUNID, 11, {IDENTITY_TYPES, INT4OID}, NULL
-	};
+	bool		is_short = run->command == NULL || strlen(run->command) <= MOST_TOGETHER;
+	bool		waits = OidIsValid(gathers_for) && is_short;
+	int64		runid = waits ? nextval_internal(runid_sequence, false) : 0;
 	Parameters	parameters = {0};
 
 	add_identity(&parameters, run);
 	add_int4(&parameters, pid, pid == 0);
-	return insert(&plain, &careful, &parameters);
+	add_text(&parameters, state->status);
+	add_text(&parameters, state->reason);
+	add_text(&parameters, state->message);
+	add_int8(&parameters, runid, runid == 0);
+	if (waits)
+	{
+		gather(&parameters);
+		return runid;
+	}
+	execute(expects_none ? &insert_plainly : &insert_carefully, &parameters);
+	return returned_runid();
 }
 
-#define INSERT_QUEUED "INSERT INTO cron.job_run_details (" IDENTITY_COLUMNS ", status, reason, return_message)" \
-	" VALUES (" IDENTITY_VALUES ", $11, $12, $13)"
+int64
+clockwork_run_log_insert(const RunIdentity *run, int pid)
+{
+	return insert(run, pid, &(RunEnding) {.status = "starting"});
+}
 
 int64
 clockwork_run_log_insert_queued(const RunIdentity *run, const RunEnding *state)
 {
-	static Statement plain = {
-		INSERT_QUEUED RETURNING_RUNID, 13, {IDENTITY_TYPES, TEXTOID, TEXTOID, TEXTOID}, NULL
-	};
-	static Statement careful = {
-		INSERT_QUEUED UNLESS_TAKEN RETURNING_RUNID, 13, {IDENTITY_TYPES, TEXTOID, TEXTOID, TEXTOID}, NULL
-	};
-	Parameters	parameters = {0};
-
-	add_identity(&parameters, run);
-	add_text(&parameters, state->status);
-	add_text(&parameters, state->reason);
-	add_text(&parameters, state->message);
-	return insert(&plain, &careful, &parameters);
+	return insert(run, 0, state);
 }
 
 #define QUEUE(table) \
@@ -488,7 +545,8 @@ clockwork_run_log_insert_ended(const RunIdentity *run, const RunEnding *ending)
 
 	add_identity(&parameters, run);
 	add_ending(&parameters, ending);
-	return tell(insert(&plain, &careful, &parameters), ending);
+	execute(expects_none ? &plain : &careful, &parameters);
+	return tell(returned_runid(), ending);
 }
 
 #define START(table) \

@@ -118,10 +118,14 @@ extern PastRun *clockwork_run_log_past(int64 jobid, TimestampTz since, int most,
 extern int64 clockwork_run_log_insert(const RunIdentity *run, int pid);
 
 /*
- * Until told otherwise, new records are expected to have no predecessor, which
- * is cheaper: inserting one that does raises a unique violation.
+ * From here on, new records of this history are expected to have no predecessor,
+ * which is cheaper: one that has raises a unique violation.  And they may be
+ * gathered, with their runids known, until clockwork_run_log_insert_gathered, in
+ * the same transaction and section, inserts them together.
  */
-extern void clockwork_run_log_expect_none(bool expect);
+extern void clockwork_run_log_expect_none(Oid history);
+extern void clockwork_run_log_expect_some(void);
+extern void clockwork_run_log_insert_gathered(void);
 
 /* The same of a run that is queued, with a reason and a message that say what it waits for. */
 extern int64 clockwork_run_log_insert_queued(const RunIdentity *run, const RunEnding *state);

@@ -12,6 +12,7 @@
 #include "session.h"
 
 #include "access/xact.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
@@ -106,6 +107,7 @@ clockwork_session_harden(void)
 	clockwork_session_set("enable_seqscan", "off");
 	clockwork_session_set("jit", "off");
 	clockwork_session_set("log_min_messages", clockwork_guc_log_min_messages());
+	clockwork_session_set("client_encoding", GetDatabaseEncodingName());
 	clockwork_session_set("application_name", "pg_clockwork launcher");
 }
 

@@ -11,7 +11,7 @@
     panel        shared memory, where processes and sessions meet
     bridges      what world and core have in common: a job, its zone, which extension we are
     core         schedules and decisions: plain C, without the server
-    leaves       settings and clocks, for every line above
+    leaves       settings, clocks, bulk insert: for every line above
     ground       the differences between PostgreSQL versions
 
 The core is one piece: its files may include each other, and nothing else of ours.
@@ -59,7 +59,7 @@ DRAWING: list[tuple[str, tuple[str, ...]]] = [
     ("panel", ("shmem",)),
     ("bridges", ("zone", "extension", "job")),
     ("core", ("core/*",)),
-    ("leaves", ("guc", "clock", "server")),
+    ("leaves", ("guc", "clock", "server", "bulk_insert")),
     ("ground", ("compat",)),
 ]
 LINES = [line for line, _ in DRAWING]

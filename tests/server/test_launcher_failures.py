@@ -12,10 +12,12 @@ import pytest
 
 from tests.server.support.jobs import (
     OPEN,
+    Task,
     insert_job,
     launcher_pid,
     one,
     rows,
+    run_each,
     run_once,
     runs,
     runs_of,
@@ -393,7 +395,11 @@ HOSTILE = [
     ("work_mem", "64kB"),
     ("enable_indexscan", "off"),
     ("plan_cache_mode", "force_custom_plan"),
+    ("client_encoding", "LATIN1"),
 ]
+
+# Whatever a format could take for something else, and what one encoding says otherwise than another.
+ODD_TEXTS = ["a\tb\nc\r\nd", "\\N", "\\.", "\\\\x41", "'' \"\" , ;", "Größe", "日本 €🐘"]
 
 
 def test_settings_of_the_surrounding_do_not_reach_the_bookkeeping(fresh_server: Server) -> None:
@@ -410,7 +416,8 @@ def test_settings_of_the_surrounding_do_not_reach_the_bookkeeping(fresh_server: 
         fresh_server.dsn(),
         autocommit=True,
         options="-c search_path=pg_catalog -c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0"
-        " -c session_replication_role=origin -c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres",
+        " -c session_replication_role=origin -c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres"
+        " -c client_encoding=UTF8",
     ) as conn:
         conn.execute("CREATE DATABASE calm")
         conn.execute("CREATE ROLE calm LOGIN; ALTER ROLE calm SET statement_timeout = 0")
@@ -421,6 +428,9 @@ def test_settings_of_the_surrounding_do_not_reach_the_bookkeeping(fresh_server: 
         assert_unharmed(conn, jobid, 3)
         assert wait_for_runs(conn, zoned)[0].sqlstate == "22012"
         conn.execute("SELECT cron.unschedule(%s::bigint)", [zoned])
+        tasks = {text: Task(f"SELECT '{text}'", "calm", "calm") for text in ODD_TEXTS}
+        for text, run in run_each(conn, tasks).items():
+            assert (run.command, run.status) == (f"SELECT '{text}'", "succeeded")
         assert rows(conn, "SELECT DISTINCT who, what FROM evil.log") == []
         assert "ERROR" not in "".join(
             line for line in fresh_server.log().splitlines() if "pg_clockwork launcher" in line
