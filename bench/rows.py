@@ -129,7 +129,7 @@ def drift(side: Side, mark: int) -> float:
 
 def lone_run(side: Side) -> Figures:
     """Flushes and log of a job that runs alone, once a second; what autovacuum commits is not the run's."""
-    set_autovacuum(side, "off")
+    side.set_autovacuum("off")
     side.sql("SELECT cron.schedule('lone', '1 second', 'SELECT 1')")
     time.sleep(2.5)
     mark, syncs, wal = side.mark(), side.syncs(), side.wal_bytes()
@@ -140,13 +140,8 @@ def lone_run(side: Side) -> Figures:
         "lone run: WAL B/run": (side.wal_bytes() - wal) / runs,
     }
     side.remove_jobs("lone")
-    set_autovacuum(side, "on")
+    side.set_autovacuum("on")
     return found
-
-
-def set_autovacuum(side: Side, value: str) -> None:
-    side.cluster.configure({"autovacuum": value})
-    side.cluster.reload()
 
 
 # --- changes and idleness ----------------------------------------------------------------------

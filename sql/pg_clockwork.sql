@@ -177,7 +177,8 @@ COMMENT ON SEQUENCE cron.runid_seq IS 'Numbers runs.';
 
 -- Room on each page lets the updates of a run's life stay on it (HOT).  The order
 -- of columns keeps their log short: what an end changes stands together, so that
--- what is the same before and behind it is not logged again.
+-- what is the same before and behind it is not logged again, and numbers stand
+-- together, for want of padding.
 CREATE TABLE cron.job_run_details (
   jobid bigint,
   runid bigint PRIMARY KEY DEFAULT pg_catalog.nextval('cron.runid_seq'),
@@ -200,11 +201,11 @@ CREATE TABLE cron.job_run_details (
   effects text,
 
   due_time timestamptz,
-  trigger text,
   attempt int,
-  label text,
   timeline int,
   owner oid GENERATED ALWAYS AS (cron.role_oid(username)) STORED,
+  trigger text,
+  label text,
   requested_by text
 ) WITH (fillfactor = 70);
 

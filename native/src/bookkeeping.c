@@ -835,10 +835,13 @@ gather_beginnings(void)
 	{
 		int			slot = clockwork_run_choose_slot(run);
 
-		if (slot >= 0)
-			gather_beginning(run, slot);
-		else
+		if (slot < 0)
+		{
 			misfits[count++] = run;
+			continue;
+		}
+		gather_beginning(run, slot);
+		launcher.handed_on_at = launcher.now.monotonic;
 	}
 	for (int i = 0; i < count; i++)
 		clockwork_run_return_ready(misfits[i]);
@@ -1372,17 +1375,17 @@ count_ended(void)
 
 /*
  * More runs wait than there are slots: what ends and begins within a moment
- * shares one transaction, and one flush, until a quarter of the slots would
- * have its share in it.  The launcher wakes up when the moment is over.
+ * shares one transaction, and one flush, until two thirds of the slots would have
+ * their share in it.  The launcher wakes up when the moment is over.
  */
 static bool
 may_come_together(void)
 {
-	int			enough = Max(launcher.panel->nslots / 4, 1);
+	int			enough = Max(launcher.panel->nslots * 2 / 3, 1);
 	int			free_slots = clockwork_run_count_free_slots();
 
 	return launcher.may_begin && !launcher.is_leaving &&
-		launcher.ready.count > free_slots && free_slots < enough && count_ended() < enough &&
+		launcher.ready.count > free_slots && free_slots + count_ended() < enough &&
 		!clockwork_run_is_time(written_at + PACE_MS * 1000L);
 }
 

@@ -32,6 +32,8 @@ static TimestampTz news_since = 0;	/* the first change not yet read was committe
 static bool has_synced = false; /* has this process looked for them at all? */
 static TimestampTz started_at;	/* when this process began */
 static TimestampTz load_from;	/* in a first load, due times after this count */
+static TimestampTz load_trimmed_from = DT_NOBEGIN;	/* likewise, for jobs whose history does
+													 * not keep everything */
 static RunRange orphans;		/* records that may be orphans; up_to 0: none */
 static int64 unseen_up_to = 0;	/* older ones that nobody has looked at yet; 0: none */
 static int64 look_back_at = 0;	/* monotonic; not before that */
@@ -82,13 +84,16 @@ static void
 put_job(const JobDefinition *definition, void *arg)
 {
 	Job		   *job = clockwork_job_list_find(definition->jobid);
+	TimestampTz from = *(TimestampTz *) arg;
 	dlist_iter	iter;
+
+	if (!has_synced && definition->history != HISTORY_ALL)
+		from = Max(from, load_trimmed_from);
 
 	/* What was begun ahead was begun for the job as it was. */
 	if (job && !clockwork_job_list_is_known(job, definition))
 		clockwork_run_withdraw_all(job);
-	job = clockwork_job_list_put(definition, *(TimestampTz *) arg,
-								 clockwork_clock_read().wall, has_synced);
+	job = clockwork_job_list_put(definition, from, clockwork_clock_read().wall, has_synced);
 
 	clockwork_after_put_job(job);
 	settle_inactive(job);
@@ -694,9 +699,10 @@ forget_everything(void)
  * those of one instant, more than a transaction holds, or a run that waits for
  * a slot and is not yet shown.  So far before the newest record, what has none
  * counts as missed.  No due time stays without a record for longer, and those
- * of one job are not closer.
+ * of one job are not closer (clockwork_run_may_wait_unseen).
  */
-#define UNSURE_USEC USECS_PER_SEC
+#define UNSURE_USEC (SHOW_IN_LINE_MS * INT64CONST(1000) + USECS_PER_SEC)
+#define UNSURE_TRIMMED_USEC USECS_PER_SEC
 
 /* The year 2000: each job counts from when it was made, which is later. */
 #define BEFORE_ALL_JOBS ((TimestampTz) 0)
@@ -730,7 +736,10 @@ prepare_first_load(const ExtensionObjects *objects)
 	if (newest > launcher.now.wall)
 		load_from = launcher.now.wall;
 	else if (newest != 0)
+	{
 		load_from = newest - UNSURE_USEC;
+		load_trimmed_from = newest - UNSURE_TRIMMED_USEC;
+	}
 	else if (is_first && cron_log_run)
 		load_from = BEFORE_ALL_JOBS;
 	load_from = Max(load_from, resumed_at);

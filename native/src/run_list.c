@@ -51,6 +51,21 @@ clockwork_run_deadline(const Job *job, TimestampTz start)
 		launcher.now.monotonic + (deadline - launcher.now.wall);
 }
 
+bool
+clockwork_run_may_wait_unseen(const Job *job, TimestampTz due_time)
+{
+	return job->schedule.kind != SCHEDULE_AFTER && job->schedule.kind != SCHEDULE_REBOOT &&
+		job->definition.history == HISTORY_ALL &&
+		job->due_time > due_time + 2 * SHOW_IN_LINE_MS * INT64CONST(1000);
+}
+
+/* When the due time is so old: monotonic.  One that comes to us late is that at once. */
+static int64
+time_of_age(TimestampTz due_time, int64 age_ms)
+{
+	return launcher.now.monotonic + Max(Min(due_time - launcher.now.wall, 0) + age_ms * 1000, 0);
+}
+
 Run *
 clockwork_run_create(Job *job, TimestampTz due_time, int32 attempt, const char *trigger)
 {
@@ -64,9 +79,9 @@ clockwork_run_create(Job *job, TimestampTz due_time, int32 attempt, const char *
 	run->slot = -1;
 	run->sequence = run_sequence++;
 
-	/* Counted from the due time: one that comes to us late is shown at once. */
-	run->show_at = launcher.now.monotonic +
-		Max(Min(due_time - launcher.now.wall, 0) + SHOW_QUEUED_MS * 1000L, 0);
+	run->show_at = time_of_age(due_time, SHOW_QUEUED_MS);
+	run->show_in_line_at = clockwork_run_may_wait_unseen(job, due_time) ?
+		time_of_age(due_time, SHOW_IN_LINE_MS) : run->show_at;
 	run->start = job->schedule.kind == SCHEDULE_REBOOT || job->schedule.kind == SCHEDULE_AFTER ?
 		due_time : clockwork_job_start_of(job, due_time);
 
@@ -233,7 +248,10 @@ clockwork_run_must_record(Run *run)
 void
 clockwork_run_must_record_if_it_lasts(Run *run)
 {
-	if (run->runid == 0 && cron_log_run && !launcher.is_leaving && !clockwork_run_is_time(run->show_at))
+	int64		show_at = Min(run->show_in_line_at,
+							  Max(run->show_at, launcher.handed_on_at + SHOW_QUEUED_MS * 1000L));
+
+	if (run->runid == 0 && cron_log_run && !launcher.is_leaving && !clockwork_run_is_time(show_at))
 		return;
 	clockwork_run_must_record(run);
 }

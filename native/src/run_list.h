@@ -28,9 +28,14 @@
  * straight from starting to their end. */
 #define SHOW_RUNNING_MS 200
 
-/* A due time whose run waits for a slot is recorded as queued when it is this
- * old; those that wait for less go straight to starting. */
+/*
+ * A due time whose run waits for a slot is recorded as queued when it is this
+ * old; those that wait for less go straight to starting.  While slots are handed
+ * on, and where it is the only due time of its job for as long, when it is
+ * SHOW_IN_LINE_MS old.
+ */
 #define SHOW_QUEUED_MS 200
+#define SHOW_IN_LINE_MS 5000
 
 /* Which list of its job a run is in. */
 typedef enum RunPlace
@@ -92,6 +97,7 @@ typedef struct Run
 	bool		is_unrecorded;	/* is it in queued_runs? */
 	int64		show_at;		/* monotonic; that it waits for a slot is not shown
 								 * before */
+	int64		show_in_line_at;	/* the same while slots are handed on */
 	int64		runid;			/* 0: no record yet */
 	int64		jobid;
 	Job		   *job;			/* NULL once the job is gone */
@@ -225,6 +231,7 @@ typedef struct Launcher
 	bool		is_paused;		/* cron.pause_all: due times pass by */
 	bool		pause_unread;	/* that may have changed */
 	bool		may_begin;		/* in this pass, runs may get slots */
+	int64		handed_on_at;	/* monotonic; when a ready run last got a slot */
 	TimestampTz missed_until;	/* due times up to here have been missed */
 	TimestampTz settled_from;	/* none between here and a job's trimmed_to was
 								 * jumped over by the clock */
@@ -281,6 +288,12 @@ extern void clockwork_run_destroy(Run *run);
 
 /* It may start as soon as there is a slot: by priority, then by age. */
 extern void clockwork_run_make_ready(Run *run);
+
+/*
+ * May a due time of the job wait without a record for up to SHOW_IN_LINE_MS?  No
+ * other one is to come by then: after a crash, that it has none must tell.
+ */
+extern bool clockwork_run_may_wait_unseen(const Job *job, TimestampTz due_time);
 
 /* It waits: show that in a record, if it has none yet. */
 extern void clockwork_run_must_record(Run *run);

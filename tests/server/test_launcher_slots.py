@@ -24,6 +24,7 @@ from tests.server.support.jobs import (
     workers,
 )
 from tests.server.support.watching import most_at_once, processor_seconds, sample, wait_for_launcher, wakeups
+from tests.server.test_policy_runs import plan
 from tests.support.servers import Server
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -111,6 +112,37 @@ def test_a_wait_for_a_slot_shows_only_when_it_lasts(fresh_server: Server, wait_u
 
 
 @pytest.mark.settings({"cron.max_running_jobs": 1})
+def test_while_slots_are_handed_on_a_wait_shows_after_five_seconds(fresh_server: Server) -> None:
+    """Whoever is in a line that moves has no record; one that all others are preferred to has, in the end."""
+    with fresh_server.connect() as conn:
+        conn.execute(
+            "CREATE TABLE public.told (runid bigint, jobid bigint, status text, at timestamptz DEFAULT clock_timestamp());"
+            "CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN INSERT INTO public.told VALUES (NEW.runid, NEW.jobid, NEW.status); RETURN NULL; END $$;"
+            "CREATE TRIGGER note AFTER INSERT OR UPDATE ON cron.job_run_details"
+            " FOR EACH ROW EXECUTE FUNCTION public.note();"
+            "CREATE VIEW public.shown AS SELECT t.jobid, t.at - r.due_time AS age,"
+            " t.at - (SELECT max(s.at) FROM public.told s WHERE s.status = 'starting' AND s.at < t.at) AS pause"
+            " FROM public.told t JOIN cron.job_run_details r USING (runid) WHERE t.status = 'queued'"
+        )
+        when = at(conn, 2)
+        with conn.transaction():
+            line = [plan(conn, f"job {i}", when, "SELECT pg_sleep(0.1)", priority=1) for i in range(60)]
+            last = schedule(conn, "last", when, "SELECT 1")
+            # Not so where another due time is near, or the history does not keep everything.
+            near = schedule(conn, "near", "2 seconds", "SELECT 1")
+            trimmed = plan(conn, "trimmed", when, "SELECT 1", history="failures")
+        wait_for_runs(conn, last, timeout=60)
+        age = "SELECT extract(epoch FROM min(age))::float FROM public.shown WHERE jobid = %s"
+        assert one(conn, age, last) > 4.9
+        assert one(conn, age, near) < 4.9
+        assert one(conn, age, trimmed) < 4.9
+        # Those of the line: after as long, or when the line had come to a stop.
+        hasty = "SELECT * FROM public.shown WHERE jobid = ANY (%s) AND age < '4.9 s' AND pause < '0.19 s'"
+        assert rows(conn, hasty, line) == []
+
+
+@pytest.mark.settings({"cron.max_running_jobs": 1})
 def test_what_waits_unseen_is_recorded_when_the_server_stops(fresh_server: Server, wait_until: WaitUntil) -> None:
     with fresh_server.connect() as conn:
         when = at(conn, 1)
@@ -130,7 +162,7 @@ def test_what_waits_unseen_is_recorded_when_the_server_stops(fresh_server: Serve
 
 @pytest.mark.settings({"cron.max_running_jobs": 16})
 def test_in_a_burst_ends_and_beginnings_share_transactions(fresh_server: Server) -> None:
-    """Each transaction has a quarter of the slots in it, or comes a moment after the last one, or shows something."""
+    """Each transaction has a third of the slots in it, or comes a moment after the last one, or shows something."""
     with fresh_server.connect() as conn:
         conn.execute(
             "CREATE TABLE public.written (xid xid8, status text, at timestamptz DEFAULT clock_timestamp());"

@@ -72,10 +72,10 @@ OUR_RUNS = [
     ("row_count", "bigint", False, None),
     ("effects", "text", False, None),
     ("due_time", "timestamp with time zone", False, None),
-    ("trigger", "text", False, None),
     ("attempt", "integer", False, None),
-    ("label", "text", False, None),
     ("timeline", "integer", False, None),
+    ("trigger", "text", False, None),
+    ("label", "text", False, None),
 ]
 
 COLUMNS = """
