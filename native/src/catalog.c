@@ -22,11 +22,17 @@
 
 #define FETCH_ROWS 1000
 
+/* What cron.installation() gives: as a function of SQL it would be planned at each call. */
+#define INSTALLATION \
+	"(SELECT pg_catalog.md5(i.id::pg_catalog.text OPERATOR(pg_catalog.||) d.oid::pg_catalog.text)::pg_catalog.uuid" \
+	" FROM cron.installation_identity AS i, pg_catalog.pg_database AS d" \
+	" WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())"
+
 #define JOB_COLUMNS \
 	"jobid, jobname, schedule, command, database, username, timezone, active, priority, " \
 	"schedule_anchor, active_since, paused_reason, notify, " \
 	"history, " \
-	"owner, COALESCE(installation OPERATOR(pg_catalog.<>) (SELECT cron.installation()), true), " \
+	"owner, COALESCE(installation OPERATOR(pg_catalog.<>) " INSTALLATION ", true), " \
 	"settings::pg_catalog.text, fresh_session, " \
 	RULE_COLUMNS
 

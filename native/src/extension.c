@@ -28,6 +28,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -40,6 +41,9 @@ static const char *const known_versions[] = {CLOCKWORK_VERSION};
 
 /* The tables last found, for the sections to look at. */
 static ExtensionObjects last_found;
+
+/* Nothing has been invalidated since that could have to do with them. */
+static bool is_found = false;
 
 static bool owns_transactions = false;
 
@@ -67,12 +71,45 @@ find_owner(Oid table)
 	return owner;
 }
 
+static void
+forget_table(Datum arg, Oid relation)
+{
+	if (!OidIsValid(relation) || relation == last_found.job ||
+		relation == last_found.job_run_details || relation == last_found.record_backlog)
+		is_found = false;
+}
+
+static void
+forget_schema(Datum arg, CLOCKWORK_CACHE_ID cache, uint32 hash)
+{
+	is_found = false;
+}
+
+static void
+watch_invalidations(void)
+{
+	static bool is_watching = false;
+
+	if (is_watching)
+		return;
+	is_watching = true;
+	CacheRegisterRelcacheCallback(forget_table, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, forget_schema, (Datum) 0);
+}
+
 bool
 clockwork_extension_find(ExtensionObjects *objects)
 {
-	Oid			extension = get_extension_oid(EXTENSION_NAME, true);
+	Oid			extension;
 	Oid			schema;
 
+	watch_invalidations();
+	if (is_found && !creating_extension)
+	{
+		*objects = last_found;
+		return true;
+	}
+	extension = get_extension_oid(EXTENSION_NAME, true);
 	memset(objects, 0, sizeof(*objects));
 	if (!OidIsValid(extension))
 		return false;
@@ -92,6 +129,7 @@ clockwork_extension_find(ExtensionObjects *objects)
 		OidIsValid(objects->owner))
 	{
 		last_found = *objects;
+		is_found = true;
 		return true;
 	}
 	memset(objects, 0, sizeof(*objects));

@@ -20,7 +20,9 @@ typedef struct ExtensionObjects
 
 /*
  * Find the extension's tables.  False if the extension is not installed in
- * this database, or its tables are not there.  Needs a transaction.
+ * this database, or its tables are not there.  Needs a transaction.  Once found,
+ * they are looked for again when one of them has changed; that a table is no
+ * member of the extension any more (ALTER EXTENSION ... DROP TABLE) is not noticed.
  */
 extern bool clockwork_extension_find(ExtensionObjects *objects);
 
