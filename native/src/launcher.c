@@ -285,8 +285,7 @@ take_part_in_invalidation(void)
 {
 	if (launcher.now.monotonic - clockwork_session_last_transaction() < MAX_SLEEP_MS * 1000L)
 		return;
-	clockwork_session_begin();
-	clockwork_session_commit();
+	clockwork_session_take_in_invalidations();
 }
 
 /* Milliseconds from now until `at`, rounded up, at least 0. */

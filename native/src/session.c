@@ -103,7 +103,8 @@ clockwork_session_harden(void)
 	/* A missing standby must not stop the schedule. */
 	clockwork_session_set("synchronous_commit", "local");
 
-	/* Plans are kept while the tables grow: always by index. */
+	/* Each statement is planned once, and its plan kept while the tables grow: always by index. */
+	clockwork_session_set("plan_cache_mode", "force_generic_plan");
 	clockwork_session_set("enable_seqscan", "off");
 	clockwork_session_set("jit", "off");
 	clockwork_session_set("log_min_messages", clockwork_guc_log_min_messages());
@@ -126,6 +127,15 @@ clockwork_session_commit(void)
 	CommitTransactionCommand();
 	be_patient_again();
 	pgstat_report_stat(false);
+}
+
+/* Without the timer of the others: it would wake the launcher once more, later. */
+void
+clockwork_session_take_in_invalidations(void)
+{
+	last_transaction = clockwork_clock_read().monotonic;
+	StartTransactionCommand();
+	CommitTransactionCommand();
 }
 
 int64

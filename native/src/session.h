@@ -35,6 +35,9 @@ extern bool clockwork_session_is_told_to_end(void);
 extern void clockwork_session_begin(void);
 extern void clockwork_session_commit(void);
 
+/* A transaction that does nothing else. */
+extern void clockwork_session_take_in_invalidations(void);
+
 /* When the last transaction began: monotonic, microseconds. */
 extern int64 clockwork_session_last_transaction(void);
 
