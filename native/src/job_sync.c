@@ -458,7 +458,7 @@ load_unknown_jobs(const ExtensionObjects *objects, const OpenRecord *records, in
  * at before anything is due.  The others are looked at bit by bit, however long
  * the history is, between the launcher's other work.
  */
-#define RECENT_RECORDS 10000
+#define RECENT_RECORDS 2000
 #define RECORDS_PER_LOOK 20000
 #define FIRST_LOOK_MS 500
 #define LOOK_PAUSE_MS 20
@@ -745,18 +745,31 @@ prepare_first_load(const ExtensionObjects *objects)
 	load_from = Max(load_from, resumed_at);
 }
 
-/* After it, the same stretch once more: due times that have their record are over. */
+/* Enough, but for a server that was very busy when it stopped. */
+#define FEW_RECORDS 500
+#define MANY_RECORDS 10000
+
+/*
+ * After it, the same stretch once more: due times that have their record are over.
+ * One that is overlooked here is found when its record cannot be inserted.
+ */
 static void
 pass_over_recorded(const ExtensionObjects *objects)
 {
 	ExtensionSection section;
 	Recorded   *recorded;
 	int			count;
+	int			young = 0;
 
 	if (launcher.panel->recovered || has_synced)
 		return;
 	clockwork_extension_enter(&section, objects->owner);
-	recorded = clockwork_run_log_newest_recorded(&count);
+	recorded = clockwork_run_log_newest_recorded(FEW_RECORDS, &count);
+	for (int i = 0; i < count; i++)
+		if (recorded[i].due_time > load_from)
+			young++;
+	if (young > FEW_RECORDS / 2)
+		recorded = clockwork_run_log_newest_recorded(MANY_RECORDS, &count);
 	clockwork_extension_leave(&section);
 	for (int i = 0; i < count && recorded[i].due_time <= launcher.now.wall; i++)
 	{

@@ -807,12 +807,12 @@ clockwork_run_log_newest_due_time(void)
 	return is_null ? 0 : DatumGetTimestampTz(value);
 }
 
-/* By the primary key, however long the history is: so many records, no more. */
+/* By the primary key, however long the history is. */
 #define NEWEST_RECORDED(table) \
-	"(SELECT jobid, due_time, attempt, requested_by FROM " table " ORDER BY runid DESC LIMIT 10000)"
+	"(SELECT jobid, due_time, attempt, requested_by FROM " table " ORDER BY runid DESC LIMIT $1)"
 
 Recorded *
-clockwork_run_log_newest_recorded(int *count)
+clockwork_run_log_newest_recorded(int most, int *count)
 {
 	static Statement statement = {
 		"SELECT jobid, due_time FROM"
@@ -821,11 +821,12 @@ clockwork_run_log_newest_recorded(int *count)
 		" WHERE jobid IS NOT NULL AND due_time IS NOT NULL"
 		" AND attempt OPERATOR(pg_catalog.=) 1 AND requested_by IS NULL"
 		" ORDER BY due_time",
-		0, {0}, NULL
+		1, {INT4OID}, NULL
 	};
 	Parameters	parameters = {0};
 	Recorded   *recorded;
 
+	add_int4(&parameters, most, false);
 	execute(&statement, &parameters);
 	*count = (int) SPI_processed;
 	recorded = SPI_palloc(sizeof(Recorded) * Max(*count, 1));

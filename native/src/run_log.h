@@ -232,10 +232,10 @@ typedef struct Recorded
 } Recorded;
 
 /*
- * The due times of jobs in the newest records, earliest first; of what somebody
+ * The due times of jobs in the newest `most` records, earliest first; of what somebody
  * asked for, none.  In the memory context that was current before the section.
  */
-extern Recorded *clockwork_run_log_newest_recorded(int *count);
+extern Recorded *clockwork_run_log_newest_recorded(int most, int *count);
 
 /* Has there ever been a record? */
 extern bool clockwork_run_log_was_used(void);
