@@ -46,6 +46,9 @@ static char *library_list = NULL;	/* names, each with its NUL, and one more */
 static int	parameters = 0;
 static Size memory = 0;
 
+/* What parameters took of it when they were last counted, and were as many; 0: unknown. */
+static Size parameter_memory = 0;
+
 static void
 note_change(Datum arg, CLOCKWORK_CACHE_ID cache, uint32 hash)
 {
@@ -74,6 +77,39 @@ count_parameters(void)
 			count++;
 	clockwork_guc_variables_free(all);
 	return count;
+}
+
+/* The memory of all parameters, and nothing else; 0 if the server keeps it otherwise (15). */
+static Size
+measure_parameters(void)
+{
+	MemoryContextCounters counters = {0};
+	MemoryContext context = TopMemoryContext->firstchild;
+
+	while (context && strcmp(context->name, "GUCMemoryContext") != 0)
+		context = context->nextchild;
+	if (context == NULL)
+		return 0;
+	context->methods->stats(context, NULL, NULL, &counters, false);
+	return counters.totalspace - counters.freespace;
+}
+
+/*
+ * One that was made up takes memory for good.  After a reset nothing else does,
+ * and nothing gives any back that was there before: as much memory as at the last
+ * count means as many parameters.  Counting has the server list and sort them all.
+ */
+static bool
+has_new_parameter(void)
+{
+	Size		now = measure_parameters();
+
+	if (now != 0 && now == parameter_memory)
+		return false;
+	if (count_parameters() != parameters)
+		return true;
+	parameter_memory = now;
+	return false;
 }
 
 static char *
@@ -114,6 +150,7 @@ has_loaded_library(void)
 		return false;
 	pfree(library_list);
 	library_list = list_libraries(&library_list_size);
+	parameter_memory = 0;		/* it may have brought some along, in place of others */
 	for (library = library_list + known; *library; library += strlen(library) + 1)
 		if (!is_harmless(library))
 			return true;
@@ -134,11 +171,10 @@ bool
 clockwork_reuse_is_possible(void)
 {
 	return !is_outdated && !has_temporary_schema() && !has_loaded_library() &&
-		count_parameters() == parameters &&
 		MemoryContextMemAllocated(TopMemoryContext, true) <= memory + MOST_GROWTH;
 }
 
-void
+bool
 clockwork_reuse_clean(void)
 {
 	DiscardStmt all = {.type = T_DiscardStmt, .target = DISCARD_ALL};
@@ -149,6 +185,7 @@ clockwork_reuse_clean(void)
 	/* setseed() must not reach the next run's random(). */
 	(void) DirectFunctionCall1(setseed, Float8GetDatum(pg_prng_double(&pg_global_prng_state)));
 	CommitTransactionCommand();
+	return !has_new_parameter();
 }
 
 bool

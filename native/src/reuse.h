@@ -15,12 +15,15 @@ extern void clockwork_reuse_note_new(void);
 
 /*
  * After a run, outside a transaction: has it left nothing behind but what
- * clockwork_reuse_clean() undoes?
+ * clockwork_reuse_clean() undoes, or finds?
  */
 extern bool clockwork_reuse_is_possible(void);
 
-/* Undo what a run has left behind.  Raises an ERROR if that fails. */
-extern void clockwork_reuse_clean(void);
+/*
+ * Undo what a run has left behind.  False if it made up a parameter, which stays:
+ * the session is to end.  Raises an ERROR if undoing fails.
+ */
+extern bool clockwork_reuse_clean(void);
 
 /*
  * Before the next run, outside a transaction: would a session that connected

@@ -613,7 +613,8 @@ clockwork_worker_main(Datum arg)
 		report(stays);
 		if (stays)
 		{
-			clockwork_reuse_clean();
+			if (!clockwork_reuse_clean())
+				home->leaves = true;	/* a run that it was given goes back */
 			stays = wait_for_run();
 		}
 	}

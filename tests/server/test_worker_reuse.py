@@ -182,6 +182,26 @@ def test_a_run_finds_nothing_that_another_left_behind(held: Connection, kind: st
     assert seen(held) == {kind: None}
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "SET my.own = 'here'",
+        "SELECT set_config('my.own', 'here', true)",
+        "BEGIN; SET LOCAL my.own = 'here'; ROLLBACK",
+        "DO $$ BEGIN SET my.own = 'here'; RAISE ''; EXCEPTION WHEN raise_exception THEN NULL; END $$",
+    ],
+)
+def test_a_parameter_that_a_run_makes_up_ends_its_worker(held: Connection, command: str) -> None:
+    """Also after many runs that made up none, whatever else they have set."""
+    before = [perform(held, "SELECT 1"), perform(held, f"SET search_path = '{'x' * 3000}'"), perform(held, "SELECT 1")]
+    maker = perform(held, command)
+    assert maker.status == "succeeded", maker.return_message
+    assert {run.job_pid for run in before} == {maker.job_pid}
+    after = perform(held, "INSERT INTO public.seen VALUES ('own', current_setting('my.own', true))")
+    assert after.job_pid != maker.job_pid
+    assert seen(held) == {"own": None}
+
+
 def test_a_run_does_not_know_the_sequences_of_another(held: Connection) -> None:
     first = perform(held, "SELECT nextval('public.numbers')")
     second = perform(held, "SELECT lastval()")
