@@ -417,7 +417,7 @@ def test_settings_of_the_surrounding_do_not_reach_the_bookkeeping(fresh_server: 
         autocommit=True,
         options="-c search_path=pg_catalog -c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0"
         " -c session_replication_role=origin -c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres"
-        " -c client_encoding=UTF8",
+        " -c client_encoding=UTF8 -c idle_in_transaction_session_timeout=0",
     ) as conn:
         conn.execute("CREATE DATABASE calm")
         conn.execute("CREATE ROLE calm LOGIN; ALTER ROLE calm SET statement_timeout = 0")
