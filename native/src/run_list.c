@@ -784,17 +784,20 @@ int
 clockwork_run_find_waiting(const Job *job, bool spare)
 {
 	const JobDefinition *definition = &job->definition;
+	int			found = -1;
 
+	/* The one that is wanted first: one wanted later is somebody else's. */
 	for (int i = 0; i < launcher.panel->nslots; i++)
 	{
 		const IdleWorker *idle = &launcher.idle_workers[i];
 
 		if (is_waiting(i) && (idle->is_new || !definition->fresh_session) &&
 			!(spare && idle->kept_for > launcher.now.monotonic) && idle->role == definition->owner &&
-			strcmp(idle->database_name, definition->database) == 0)
-			return i;
+			strcmp(idle->database_name, definition->database) == 0 &&
+			(found < 0 || idle->kept_for < launcher.idle_workers[found].kept_for))
+			found = i;
 	}
-	return -1;
+	return found;
 }
 
 int
