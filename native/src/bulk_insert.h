@@ -1,5 +1,6 @@
 /*
- * Inserting rows together.
+ * Inserting rows together: what many of them write to the write-ahead log is
+ * shared.
  */
 #ifndef CLOCKWORK_BULK_INSERT_H
 #define CLOCKWORK_BULK_INSERT_H
