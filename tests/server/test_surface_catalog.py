@@ -74,8 +74,10 @@ OUR_RUNS = [
     ("due_time", "timestamp with time zone", False, None),
     ("attempt", "integer", False, None),
     ("timeline", "integer", False, None),
+    ("owner", "oid", False, "cron.role_oid(username)"),
     ("trigger", "text", False, None),
     ("label", "text", False, None),
+    ("requested_by", "text", False, None),
 ]
 
 COLUMNS = """
