@@ -174,10 +174,12 @@ static Statement insert_carefully = {
 	INSERT_NEW UNLESS_TAKEN RETURNING_RUNID, 15, {NEW_TYPES}, NULL
 };
 
-static bool expects_none = false;
+/* Where new records are expected to have no predecessor; invalid: anywhere, they may have one. */
+static Oid	expectant = InvalidOid;
 
-/* Where what is gathered goes to; invalid: nothing is gathered. */
-static Oid	gathers_for = InvalidOid;
+/* May they be gathered there?  Asked for the first of them. */
+static bool is_asked;
+static bool may_gather;
 static Oid	runid_sequence;
 
 /* Gathered, and not inserted yet. */
@@ -186,23 +188,33 @@ static int	ngathered;
 static int	gathered_space;
 
 void
-clockwork_run_log_expect_some(void)
+clockwork_run_log_expect_none(Oid history)
 {
-	expects_none = false;
-	gathers_for = InvalidOid;
+	expectant = history;
+	is_asked = false;
 	gathered = NULL;			/* the memory is gone with its transaction */
 	ngathered = 0;
 	gathered_space = 0;
 }
 
 void
-clockwork_run_log_expect_none(Oid history)
+clockwork_run_log_expect_some(void)
 {
-	clockwork_run_log_expect_some();
-	expects_none = true;
-	runid_sequence = get_relname_relid("runid_seq", get_rel_namespace(history));
-	if (OidIsValid(runid_sequence) && clockwork_bulk_insert_is_possible(history))
-		gathers_for = history;
+	clockwork_run_log_expect_none(InvalidOid);
+}
+
+static bool
+is_gathering(void)
+{
+	if (!OidIsValid(expectant))
+		return false;
+	if (!is_asked)
+	{
+		runid_sequence = get_relname_relid("runid_seq", get_rel_namespace(expectant));
+		may_gather = OidIsValid(runid_sequence) && clockwork_bulk_insert_is_possible(expectant);
+		is_asked = true;
+	}
+	return may_gather;
 }
 
 void
@@ -220,7 +232,7 @@ clockwork_run_log_insert_gathered(void)
 	if (count == 1)
 		execute(&insert_plainly, &gathered[0]);
 	else if (count > 1)
-		clockwork_bulk_insert(gathers_for, columns, types, gathered, count);
+		clockwork_bulk_insert(expectant, columns, types, gathered, count);
 }
 
 static void
@@ -240,7 +252,7 @@ static int64
 insert(const RunIdentity *run, int pid, const RunEnding *state)
 {
 	bool		is_short = run->command == NULL || strlen(run->command) <= MOST_TOGETHER;
-	bool		waits = OidIsValid(gathers_for) && is_short;
+	bool		waits = is_short && is_gathering();
 	int64		runid = waits ? nextval_internal(runid_sequence, false) : 0;
 	Parameters	parameters = {0};
 
@@ -255,7 +267,7 @@ insert(const RunIdentity *run, int pid, const RunEnding *state)
 		gather(&parameters);
 		return runid;
 	}
-	execute(expects_none ? &insert_plainly : &insert_carefully, &parameters);
+	execute(OidIsValid(expectant) ? &insert_plainly : &insert_carefully, &parameters);
 	return returned_runid();
 }
 
@@ -545,7 +557,7 @@ clockwork_run_log_insert_ended(const RunIdentity *run, const RunEnding *ending)
 
 	add_identity(&parameters, run);
 	add_ending(&parameters, ending);
-	execute(expects_none ? &plain : &careful, &parameters);
+	execute(OidIsValid(expectant) ? &plain : &careful, &parameters);
 	return tell(returned_runid(), ending);
 }
 
