@@ -74,6 +74,31 @@ def test_an_extension_that_is_created_but_rolled_back_is_nothing(fresh_server: S
         assert launcher_pid(conn) == pid
 
 
+def test_a_schema_of_another_name_is_noticed_at_once(fresh_server: Server) -> None:
+    with fresh_server.connect() as conn:
+        schedule(conn, "before", "0 0 29 2 *", "SELECT 1")
+        conn.execute("ALTER SCHEMA cron RENAME TO elsewhere")
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="is not installed"):
+            conn.execute("SELECT elsewhere.schedule('other', '0 0 29 2 *', 'SELECT 1')")
+        conn.execute("ALTER SCHEMA elsewhere RENAME TO cron")
+        jobid = schedule(conn, "after", "1 second", "SELECT 1")
+        assert wait_for_runs(conn, jobid)[0].status == "succeeded"
+
+
+def test_a_created_extension_that_was_rolled_back_is_not_found(fresh_server: Server) -> None:
+    with fresh_server.connect() as conn:
+        pid = wait_for_launcher(conn)
+        conn.execute("DROP EXTENSION pg_clockwork")
+        conn.execute("BEGIN; SAVEPOINT one; CREATE EXTENSION pg_clockwork")
+        schedule(conn, "lost", "1 second", "SELECT 1")
+        conn.execute("ROLLBACK TO one; CREATE EXTENSION pg_clockwork")
+        jobid = schedule(conn, "kept", "1 second", "SELECT 1")
+        conn.execute("COMMIT")
+        assert wait_for_runs(conn, jobid)[0].status == "succeeded"
+        assert rows(conn, "SELECT jobname FROM cron.job") == [("kept",)]
+        assert launcher_pid(conn) == pid
+
+
 def test_the_extension_can_be_dropped_and_created_while_jobs_run(fresh_server: Server, wait_until: WaitUntil) -> None:
     with fresh_server.connect() as conn:
         pid = wait_for_launcher(conn)
