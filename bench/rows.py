@@ -187,8 +187,14 @@ def launcher_rested(side: Side, committed: datetime) -> float:
 
 def idle(side: Side, seconds: float, name: str = "idle") -> Figures:
     launcher = side.launcher
+    # CREATE EXTENSION and VACUUM invalidate what is known of cron.job, and ours reads all jobs once more when it hears
+    # of that, within half a minute as a rule: now, and not in the middle of the measurement.
+    side.sql("SELECT cron.schedule('hear', '0 0 29 2 *', 'SELECT 1')")
+    side.remove_jobs("hear")
+    settle(side)
     side.stop_asking()
-    time.sleep(1.0)
+    # The launcher's timers of its last transaction are over by then.
+    time.sleep(3.0)
     wakeups, spent = machine.wakeups(launcher), machine.cpu_s(launcher)
     time.sleep(seconds)
     wakeups, spent = machine.wakeups(launcher) - wakeups, machine.cpu_s(launcher) - spent
@@ -239,7 +245,7 @@ def schedule_cost(side: Side, jobs: int, calls: int = 300) -> Figures:
 
 
 def change_cost(side: Side, jobs: int) -> Figures:
-    """Processor time of the launcher for one changed job."""
+    """Processor time of the launcher for one changed job: alone, out of its sleep, and (ours) one of many in a row."""
     count, pause = (5, 1.1) if side.theirs else (100, 0.02)
     side.sql("SELECT cron.schedule('change', '0 0 29 2 *', 'SELECT 1')")
     settle(side)
@@ -249,8 +255,16 @@ def change_cost(side: Side, jobs: int) -> Figures:
         side.sql("SELECT cron.schedule('change', %s, 'SELECT 1')", (f"{number % 60} 0 29 2 *",))
         time.sleep(pause)
     spent = machine.cpu_s(launcher) - spent - side.idle_s * (time.monotonic() - start)
+    found = {f"{jobs} jobs: one change, launcher ms": max(0.0, spent) / count * 1e3}
+    if not side.theirs:
+        in_a_row, spent = 1000, machine.cpu_s(launcher)
+        for number in range(in_a_row):
+            side.sql("SELECT cron.schedule('change', %s, 'SELECT 1')", (f"{number % 60} 0 29 2 *",))
+        found[f"{jobs} jobs: one change of many in a row, launcher ms"] = (
+            (machine.cpu_s(launcher) - spent) / in_a_row * 1e3
+        )
     side.remove_jobs("change")
-    return {f"{jobs} jobs: one change, launcher ms": max(0.0, spent) / count * 1e3}
+    return found
 
 
 def start_up(side: Side, name: str) -> Figures:
