@@ -869,6 +869,7 @@ gather_entries(void)
 		{
 			clockwork_run_log_start_of(launcher.slot_runs[i]);
 			add_entry(ENTRY_ENDING)->run = launcher.slot_runs[i];
+			launcher.server_stops |= clockwork_shmem_slot(i)->outcome.by_shutdown;
 		}
 		else if (launcher.slot_runs[i] && should_show_running(launcher.slot_runs[i]))
 			add_entry(ENTRY_RUNNING)->run = launcher.slot_runs[i];
@@ -899,7 +900,7 @@ gather_entries(void)
 	}
 
 	take_up_held_runs();
-	if (launcher.may_begin && !launcher.is_leaving)
+	if (launcher.may_begin && !launcher.is_leaving && !launcher.server_stops)
 	{
 		gather_beginnings();
 		if (!is_history_locked())

@@ -444,7 +444,7 @@ pass(void)
 	(void) guarded(clockwork_job_sync_requests);
 	(void) guarded(clockwork_trim_records);
 	launcher.may_begin = cron_launch_active_jobs && !launcher.is_paused && !launcher.pause_unread &&
-		!clockwork_run_request_is_held();
+		!launcher.server_stops && !clockwork_run_request_is_held();
 	if (!launcher.may_begin)
 		clockwork_run_withdraw_all(NULL);
 	if (clockwork_job_sync_is_loaded())

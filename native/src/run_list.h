@@ -222,6 +222,7 @@ typedef struct Launcher
 								 * taken up */
 
 	bool		is_leaving;		/* the server stops: nothing begins any more */
+	bool		server_stops;	/* a run has said so; our turn will come */
 	Oid			job_table;		/* cron.job; invalid: no extension */
 	bool		must_load;		/* read all jobs, not just the changed ones */
 	bool		problems_pending;	/* some job has one to be reported */
