@@ -302,7 +302,7 @@ check_range(TimestampTz from, TimestampTz to)
 static RunOrder
 order_of_backfill(const JobDefinition *job, const char *on_overlap)
 {
-	bool		is_parallel = job->rules.on_overlap == POLICY_PARALLEL;
+	bool		is_parallel = job->rules->on_overlap == POLICY_PARALLEL;
 
 	if (on_overlap == NULL)
 		return RUN_AS_JOB;

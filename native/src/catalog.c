@@ -112,11 +112,12 @@ history_of(const char *word)
 static void
 show_rules(HeapTuple row, TupleDesc desc, JobDefinition *job)
 {
-	PolicyRules *rules = &job->rules;
+	PolicyRules *rules = palloc(sizeof(PolicyRules));
 	int			column = RULES_BEGIN;
 	bool		is_null;
 
 	clockwork_policy_defaults(rules);
+	job->rules = rules;
 	rules->priority = job->priority;
 	rules->on_overlap = overlap_of(text_column(row, desc, column++));
 	rules->max_parallel = integer_column(row, desc, column++);
@@ -267,7 +268,10 @@ keep_job(const JobDefinition *shown, void *arg)
 {
 	FoundJob   *found = arg;
 	MemoryContext caller = MemoryContextSwitchTo(found->context);
+	PolicyRules *rules = palloc(sizeof(PolicyRules));
 
+	*rules = *shown->rules;
+	rules->retry_on = copy_text(rules->retry_on);
 	found->job = palloc(sizeof(JobDefinition));
 	*found->job = *shown;
 	found->job->name = copy_text(shown->name);
@@ -279,7 +283,7 @@ keep_job(const JobDefinition *shown, void *arg)
 	found->job->paused_reason = copy_text(shown->paused_reason);
 	found->job->notify = copy_text(shown->notify);
 	found->job->settings = copy_text(shown->settings);
-	found->job->rules.retry_on = copy_text(shown->rules.retry_on);
+	found->job->rules = rules;
 	MemoryContextSwitchTo(caller);
 }
 

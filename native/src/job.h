@@ -31,7 +31,7 @@ typedef struct JobDefinition
 	TimestampTz anchor;			/* where an interval's series begins */
 	TimestampTz active_since;	/* no due times before this */
 	bool		is_paused;		/* paused_reason is set */
-	PolicyRules rules;			/* its options */
+	const PolicyRules *rules;	/* its options */
 	const char *paused_reason;	/* NULL: it is not paused */
 	const char *notify;			/* channel to tell of its runs' ends; NULL: none */
 	JobHistory	history;

@@ -8,12 +8,14 @@
 #include "job_list.h"
 #include "zone.h"
 
+#include "common/hashfn.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 static MemoryContext job_context = NULL;
 static HTAB *jobs = NULL;
+static HTAB *shared_values = NULL;
 static DueHeap due_jobs;
 static uint32 current_mark = 0;
 static long held = 0;			/* jobs of another installation */
@@ -25,6 +27,41 @@ resize_heap(void *old, size_t bytes)
 	if (old == NULL)
 		return MemoryContextAllocHuge(job_context, bytes);
 	return repalloc_huge(old, bytes);
+}
+
+/*
+ * What many jobs have in common is kept once, however many there are.  Bytes that
+ * are equal are the same bytes, as long as somebody holds them.
+ */
+typedef struct SharedKey
+{
+	const void *bytes;
+	Size		size;
+} SharedKey;
+
+typedef struct Shared
+{
+	SharedKey	key;			/* must be first; the bytes are its own */
+	int64		holders;
+} Shared;
+
+static uint32
+hash_shared(const void *key, Size keysize)
+{
+	const SharedKey *shared = key;
+
+	return DatumGetUInt32(hash_any(shared->bytes, (int) shared->size));
+}
+
+static int
+match_shared(const void *a, const void *b, Size keysize)
+{
+	const SharedKey *one = a;
+	const SharedKey *other = b;
+
+	if (one->size != other->size)
+		return 1;
+	return memcmp(one->bytes, other->bytes, one->size);
 }
 
 void
@@ -40,6 +77,12 @@ clockwork_job_list_init(void)
 	control.hcxt = job_context;
 	jobs = hash_create("pg_clockwork jobs", 128, &control,
 					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	control.keysize = sizeof(SharedKey);
+	control.entrysize = sizeof(Shared);
+	control.hash = hash_shared;
+	control.match = match_shared;
+	shared_values = hash_create("pg_clockwork shared values", 128, &control,
+								HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
 	clockwork_due_heap_init(&due_jobs, resize_heap);
 }
 
@@ -94,10 +137,92 @@ clockwork_job_list_is_known(const Job *job, const JobDefinition *definition)
 		same_text(own->settings, definition->settings) && own->active == definition->active &&
 		own->fresh_session == definition->fresh_session && own->priority == definition->priority &&
 		own->anchor == definition->anchor && own->active_since == definition->active_since &&
-		own->is_paused == definition->is_paused && same_rules(&own->rules, &definition->rules) &&
+		own->is_paused == definition->is_paused && same_rules(own->rules, definition->rules) &&
 		same_text(own->paused_reason, definition->paused_reason) &&
 		same_text(own->notify, definition->notify) && own->history == definition->history &&
 		own->owner == definition->owner && own->held == definition->held;
+}
+
+static const void *
+hold(const void *bytes, Size size)
+{
+	SharedKey	key = {bytes, size};
+	Shared	   *shared;
+	void	   *copy;
+
+	if (bytes == NULL)
+		return NULL;
+	shared = hash_search(shared_values, &key, HASH_FIND, NULL);
+	if (shared == NULL)
+	{
+		copy = MemoryContextAllocHuge(job_context, size);
+		memcpy(copy, bytes, size);
+		key.bytes = copy;
+		shared = hash_search(shared_values, &key, HASH_ENTER, NULL);
+		shared->holders = 0;
+	}
+	shared->holders++;
+	return shared->key.bytes;
+}
+
+static void
+let_go(const void *bytes, Size size)
+{
+	SharedKey	key = {bytes, size};
+	Shared	   *shared;
+
+	if (bytes == NULL)
+		return;
+	shared = hash_search(shared_values, &key, HASH_FIND, NULL);
+	Assert(shared && shared->key.bytes == bytes);
+	if (--shared->holders > 0)
+		return;
+	hash_search(shared_values, &key, HASH_REMOVE, NULL);
+	pfree(unconstify(void *, bytes));
+}
+
+static const char *
+hold_text(const char *text)
+{
+	return hold(text, text ? strlen(text) + 1 : 0);
+}
+
+static void
+let_text_go(const char *text)
+{
+	let_go(text, text ? strlen(text) + 1 : 0);
+}
+
+static void
+hold_definition(JobDefinition *own, const JobDefinition *definition)
+{
+	PolicyRules rules = *definition->rules;
+
+	own->schedule = hold_text(definition->schedule);
+	own->database = hold_text(definition->database);
+	own->username = hold_text(definition->username);
+	own->timezone = hold_text(definition->timezone);
+	own->settings = hold_text(definition->settings);
+	own->paused_reason = hold_text(definition->paused_reason);
+	own->notify = hold_text(definition->notify);
+	rules.retry_on = hold_text(rules.retry_on);
+	own->rules = hold(&rules, sizeof(PolicyRules));
+}
+
+static void
+let_definition_go(const JobDefinition *own)
+{
+	if (own->rules == NULL)
+		return;					/* there is none yet */
+	let_text_go(own->schedule);
+	let_text_go(own->database);
+	let_text_go(own->username);
+	let_text_go(own->timezone);
+	let_text_go(own->settings);
+	let_text_go(own->paused_reason);
+	let_text_go(own->notify);
+	let_text_go(own->rules->retry_on);
+	let_go(own->rules, sizeof(PolicyRules));
 }
 
 static Size
@@ -118,39 +243,41 @@ put_text(char **place, const char *text)
 	return copy;
 }
 
-/* Copy a definition with its texts into the job's own memory. */
-static void
-copy_definition(Job *job, const JobDefinition *definition)
+/* Make a definition to be kept; name and command lie in what is returned. */
+static char *
+keep_definition(JobDefinition *own, const JobDefinition *definition)
 {
-	JobDefinition *own = &job->definition;
-	char	   *old_texts = job->texts;
-	char	   *place;
+	char	   *texts = MemoryContextAllocHuge(job_context, text_size(definition->name) +
+											   text_size(definition->command) + 1);
+	char	   *place = texts;
 
-	place = MemoryContextAllocHuge(job_context,
-								   text_size(definition->name) +
-								   text_size(definition->schedule) +
-								   text_size(definition->command) +
-								   text_size(definition->database) +
-								   text_size(definition->username) +
-								   text_size(definition->timezone) +
-								   text_size(definition->settings) +
-								   text_size(definition->paused_reason) +
-								   text_size(definition->notify) +
-								   text_size(definition->rules.retry_on) + 1);
-	job->texts = place;
 	*own = *definition;
 	own->name = put_text(&place, definition->name);
-	own->schedule = put_text(&place, definition->schedule);
 	own->command = put_text(&place, definition->command);
-	own->database = put_text(&place, definition->database);
-	own->username = put_text(&place, definition->username);
-	own->timezone = put_text(&place, definition->timezone);
-	own->settings = put_text(&place, definition->settings);
-	own->paused_reason = put_text(&place, definition->paused_reason);
-	own->notify = put_text(&place, definition->notify);
-	own->rules.retry_on = put_text(&place, definition->rules.retry_on);
-	if (old_texts)
-		pfree(old_texts);
+	hold_definition(own, definition);
+	return texts;
+}
+
+static void
+replace_definition(Job *job, const JobDefinition *definition, char *texts)
+{
+	let_definition_go(&job->definition);
+	if (job->texts)
+		pfree(job->texts);
+	job->definition = *definition;
+	job->texts = texts;
+}
+
+/* Put a parsed schedule, or none, in the place of what the job has. */
+static void
+set_schedule(Job *job, const Schedule *schedule)
+{
+	const Schedule *old = job->schedule.parsed;
+
+	job->schedule.parsed = hold(schedule, sizeof(Schedule));
+	job->schedule.kind = schedule ? schedule->kind : SCHEDULE_CALENDAR;
+	job->schedule.parent_count = schedule ? schedule->parent_count : 0;
+	let_go(old, sizeof(Schedule));
 }
 
 static void
@@ -173,19 +300,22 @@ static void
 understand(Job *job)
 {
 	const JobDefinition *definition = &job->definition;
+	Schedule	schedule;
 	ScheduleReport report;
 
 	if (!clockwork_schedule_parse(definition->schedule, strlen(definition->schedule),
 								  definition->name,
 								  definition->name ? strlen(definition->name) : 0,
-								  &job->schedule, &report))
+								  &schedule, &report))
 	{
 		char	   *problem = psprintf("invalid schedule: %s", definition->schedule);
 
 		set_problem(job, problem, report.detail);
 		pfree(problem);
+		set_schedule(job, NULL);
 		return;
 	}
+	set_schedule(job, &schedule);
 	job->zone = clockwork_zone_find(definition->timezone);
 	if (job->zone == NULL)
 	{
@@ -212,11 +342,12 @@ understand(Job *job)
 TimestampTz
 clockwork_job_next_due(Job *job, TimestampTz after)
 {
-	const PolicyRules *rules = &job->definition.rules;
+	const PolicyRules *rules = job->definition.rules;
 	ScheduleZone zone = clockwork_zone_callbacks(job->zone);
 	ScheduleInstant from = clockwork_policy_look_after(rules, clockwork_zone_instant(after));
-	ScheduleInstant due = clockwork_schedule_next(&job->schedule, &zone, cron_match_dom_and_dow,
-												  clockwork_zone_instant(job->anchor), from);
+	ScheduleInstant due = job->schedule.parsed == NULL ? SCHEDULE_NEVER :
+		clockwork_schedule_next(job->schedule.parsed, &zone, cron_match_dom_and_dow,
+								clockwork_zone_instant(job->anchor), from);
 
 	if (due == SCHEDULE_NEVER || !clockwork_policy_in_bounds(rules, due))
 		return DT_NOEND;
@@ -235,9 +366,9 @@ clockwork_job_list_is_due_at(Job *job, TimestampTz at)
 {
 	ScheduleZone zone = clockwork_zone_callbacks(job->zone);
 
-	return job->due.place != 0 && job->due_time <= at &&
-		clockwork_policy_in_bounds(&job->definition.rules, clockwork_zone_instant(at)) &&
-		clockwork_schedule_matches(&job->schedule, &zone, cron_match_dom_and_dow,
+	return job->due.place != 0 && job->due_time <= at && job->schedule.parsed != NULL &&
+		clockwork_policy_in_bounds(job->definition.rules, clockwork_zone_instant(at)) &&
+		clockwork_schedule_matches(job->schedule.parsed, &zone, cron_match_dom_and_dow,
 								   clockwork_zone_instant(job->anchor),
 								   clockwork_zone_instant(at));
 }
@@ -245,7 +376,7 @@ clockwork_job_list_is_due_at(Job *job, TimestampTz at)
 TimestampTz
 clockwork_job_start_of(Job *job, TimestampTz due)
 {
-	const PolicyRules *rules = &job->definition.rules;
+	const PolicyRules *rules = job->definition.rules;
 	TimestampTz next;
 
 	if (rules->jitter == 0 || job->problem)
@@ -286,7 +417,7 @@ resume(Job *job, TimestampTz moment, TimestampTz since)
 
 	if (clockwork_job_may_run(job))
 	{
-		due = clockwork_job_next_due(job, Max(moment - job->definition.rules.jitter, since));
+		due = clockwork_job_next_due(job, Max(moment - job->definition.rules->jitter, since));
 		while (due != DT_NOEND && clockwork_job_start_of(job, due) <= moment)
 			due = clockwork_job_next_due(job, due);
 	}
@@ -307,6 +438,8 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from, Timest
 	bool		found;
 	bool		reschedule = true;
 	bool		move = false;
+	JobDefinition own;
+	char	   *texts = keep_definition(&own, definition);
 	Job		   *job = hash_search(jobs, &definition->jobid, HASH_ENTER, &found);
 
 	if (found)
@@ -320,9 +453,9 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from, Timest
 			old->anchor != definition->anchor ||
 			old->active != definition->active ||
 			old->is_paused != definition->is_paused;
-		move = old->rules.jitter != definition->rules.jitter ||
-			old->rules.starts_at != definition->rules.starts_at ||
-			old->rules.ends_at != definition->rules.ends_at;
+		move = old->rules->jitter != definition->rules->jitter ||
+			old->rules->starts_at != definition->rules->starts_at ||
+			old->rules->ends_at != definition->rules->ends_at;
 		if (old->active_since != definition->active_since)
 			job->failures = 0;
 	}
@@ -334,7 +467,7 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from, Timest
 		dlist_init(&job->awaiting);
 		dlist_init(&job->resting);
 		job->is_unknown = !is_news &&
-			(definition->rules.max_attempts > 1 || definition->rules.pause_after > 0);
+			(definition->rules->max_attempts > 1 || definition->rules->pause_after > 0);
 		job->trimmed_to = DT_NOBEGIN;
 		job->warmed_for = DT_NOBEGIN;
 	}
@@ -342,7 +475,7 @@ clockwork_job_list_put(const JobDefinition *definition, TimestampTz from, Timest
 		job->cannot_warm = false;
 
 	held += (definition->held ? 1 : 0) - (found && job->definition.held ? 1 : 0);
-	copy_definition(job, definition);
+	replace_definition(job, &own, texts);
 	job->mark = current_mark;
 	if (reschedule)
 	{
@@ -386,6 +519,8 @@ clockwork_job_list_remove(Job *job)
 	if (job->must_trim)
 		dlist_delete(&job->of_trims);
 	set_problem(job, NULL, NULL);
+	set_schedule(job, NULL);
+	let_definition_go(&job->definition);
 	if (job->texts)
 		pfree(job->texts);
 	hash_search(jobs, &jobid, HASH_REMOVE, NULL);

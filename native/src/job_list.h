@@ -20,15 +20,24 @@
 struct Child;					/* run_after's */
 struct ParentName;				/* run_after's */
 
+/* A parsed schedule, shared, and what is asked of it most. */
+typedef struct JobSchedule
+{
+	const Schedule *parsed;		/* NULL: it could not be parsed */
+	ScheduleKind kind;
+	int			parent_count;
+} JobSchedule;
+
 typedef struct Job
 {
 	int64		jobid;			/* hash key, must be first */
 	DueEntry	due;			/* in the due heap; its key is when the run for
 								 * due_time is to start, a TimestampTz */
 	TimestampTz due_time;		/* the next one, if it is in the due heap */
-	JobDefinition definition;	/* its texts are in `texts` */
+	JobDefinition definition;	/* name and command are in `texts`, all else is shared
+								 * by the jobs that say the same */
 	char	   *texts;			/* one allocation */
-	Schedule	schedule;		/* valid if problem is NULL */
+	JobSchedule schedule;		/* valid if problem is NULL */
 	pg_tz	   *zone;
 	TimestampTz anchor;			/* definition.anchor, moved along when the wall
 								 * clock is set */

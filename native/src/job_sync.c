@@ -195,7 +195,7 @@ start_reboot_job(Job *job, void *arg)
 	if (!clockwork_job_may_run(job) || !dlist_is_empty(&job->under_way) ||
 		job->schedule.kind != SCHEDULE_REBOOT || !cron_launch_active_jobs ||
 		job->definition.active_since > started_at ||
-		!clockwork_policy_in_bounds(&job->definition.rules, clockwork_zone_instant(launcher.now.wall)))
+		!clockwork_policy_in_bounds(job->definition.rules, clockwork_zone_instant(launcher.now.wall)))
 		return;
 	run = clockwork_run_create(job, launcher.now.wall, 1, "schedule");
 	clockwork_run_put_under_way(run);
@@ -427,7 +427,7 @@ take_up_record(const OpenRecord *record)
 	}
 	if (record->is_awaiting ? clockwork_after_take_up(record) :
 		!record->asked && (is_successor || strcmp(record->trigger, "after") == 0 ||
-						   (job && job->definition.rules.on_missed != POLICY_MISSED_SKIP)) && requeue(record))
+						   (job && job->definition.rules->on_missed != POLICY_MISSED_SKIP)) && requeue(record))
 		return;
 	if (is_successor && !(job && clockwork_job_may_run(job)))
 		refuse_stopped(record, job);
@@ -601,7 +601,7 @@ clockwork_job_sync_look_back(void)
 static void
 rebuild_job(Job *job, void *arg)
 {
-	const PolicyRules *rules = &job->definition.rules;
+	const PolicyRules *rules = job->definition.rules;
 	ExtensionSection section;
 	PastRun    *past;
 	int			count;

@@ -45,7 +45,7 @@ clockwork_run_limits(void)
 int64
 clockwork_run_deadline(const Job *job, TimestampTz start)
 {
-	int64		deadline = clockwork_policy_deadline(&job->definition.rules, start);
+	int64		deadline = clockwork_policy_deadline(job->definition.rules, start);
 
 	return deadline == POLICY_NEVER ? POLICY_NEVER :
 		launcher.now.monotonic + (deadline - launcher.now.wall);
@@ -146,7 +146,7 @@ static bool
 has_room(const Run *run)
 {
 	PolicyLimits limits = clockwork_run_limits();
-	PolicyRules rules = run->job->definition.rules;
+	PolicyRules rules = *run->job->definition.rules;
 	dlist_iter	iter;
 	int			room;
 
@@ -227,7 +227,7 @@ clockwork_run_destroy(Run *run)
 void
 clockwork_run_make_ready(Run *run)
 {
-	int64		rank = clockwork_policy_rank(&run->job->definition.rules, run->start);
+	int64		rank = clockwork_policy_rank(run->job->definition.rules, run->start);
 
 	unrank(run);
 	clockwork_run_set_alarm(run, run->deadline);
@@ -352,7 +352,7 @@ clockwork_run_note_outcome(const Job *job, TimestampTz due_time, AfterOutcome ou
 bool
 clockwork_run_trims_on_success(const Job *job)
 {
-	return job->definition.history == HISTORY_FAILURES || job->definition.rules.pause_after > 0;
+	return job->definition.history == HISTORY_FAILURES || job->definition.rules->pause_after > 0;
 }
 
 void

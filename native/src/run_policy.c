@@ -113,7 +113,7 @@ replace_all(Job *job)
 static const char *
 overlap_message(const Job *job)
 {
-	switch (job->definition.rules.on_overlap)
+	switch (job->definition.rules->on_overlap)
 	{
 		case POLICY_SKIP:
 			return "an earlier run of the job had not ended";
@@ -148,7 +148,7 @@ clockwork_run_policy_admit(Run *run)
 		give_up_all_attempts(job, run->due_time);
 	add_load(&job->under_way, run->asked, &load);
 	add_load(&job->waiting, false, &load);
-	switch (clockwork_policy_arrive(&job->definition.rules, &limits, &load))
+	switch (clockwork_policy_arrive(job->definition.rules, &limits, &load))
 	{
 		case POLICY_DROP:
 			clockwork_run_skip(run, "overlap", overlap_message(job));
@@ -258,7 +258,7 @@ clockwork_run_policy_missed(Job *job, TimestampTz horizon)
 		clockwork_job_list_advance(job, last);
 		return;
 	}
-	clockwork_policy_catch_up(&job->definition.rules, &walk, clockwork_zone_instant(last) - 1,
+	clockwork_policy_catch_up(job->definition.rules, &walk, clockwork_zone_instant(last) - 1,
 							  clockwork_zone_instant(horizon),
 							  clockwork_zone_instant(launcher.now.wall), &plan);
 	give_up_all_attempts(job, last);
@@ -405,14 +405,14 @@ watch_run(Run *run)
 void
 clockwork_run_policy_launched(Run *run)
 {
-	run->timeout = run->job ? run->job->definition.rules.timeout : 0;
+	run->timeout = run->job ? run->job->definition.rules->timeout : 0;
 	clockwork_run_set_alarm(run, run->timeout > 0 ? run->launched_at + run->timeout : POLICY_NEVER);
 }
 
 void
 clockwork_run_policy_adopted(Run *run)
 {
-	run->timeout = run->job->definition.rules.timeout;
+	run->timeout = run->job->definition.rules->timeout;
 	if (run->timeout > 0)
 		clockwork_run_set_alarm(run, launcher.now.monotonic);
 	clockwork_run_count(run);
@@ -494,7 +494,7 @@ retry_at(Job *job, TimestampTz due_time, int attempt, PolicyOutcome outcome,
 	PolicyLimits limits = clockwork_run_limits();
 	TimestampTz next = clockwork_job_next_due(job, due_time);
 
-	return clockwork_policy_retry(&job->definition.rules, &limits, job->jobid,
+	return clockwork_policy_retry(job->definition.rules, &limits, job->jobid,
 								  clockwork_zone_instant(due_time),
 								  next == DT_NOEND ? POLICY_NEVER : clockwork_job_start_of(job, next),
 								  attempt, outcome, sqlstate, now);
@@ -551,7 +551,7 @@ clockwork_run_policy_ended(Run *run, PolicyOutcome outcome, int sqlerrcode)
 								   run->runid, NULL);
 	}
 	if (at == POLICY_NEVER && clockwork_job_may_run(job) &&
-		clockwork_policy_must_pause(&job->definition.rules, job->failures))
+		clockwork_policy_must_pause(job->definition.rules, job->failures))
 		pause_failing(job);
 	else
 		clockwork_run_promote_waiting(job);
@@ -622,6 +622,6 @@ clockwork_run_policy_rebuild(Job *job, const PastRun *past, int count)
 	}
 	job->failures = Max(job->failures, streak);
 	if (clockwork_job_may_run(job) &&
-		clockwork_policy_must_pause(&job->definition.rules, job->failures))
+		clockwork_policy_must_pause(job->definition.rules, job->failures))
 		pause_failing(job);
 }

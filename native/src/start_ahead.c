@@ -242,7 +242,7 @@ find_candidates(int *count)
 	{
 		candidates[i].job = jobs[i];
 		candidates[i].start = jobs[i]->due.key;
-		candidates[i].rank = clockwork_policy_rank(&jobs[i]->definition.rules, jobs[i]->due.key);
+		candidates[i].rank = clockwork_policy_rank(jobs[i]->definition.rules, jobs[i]->due.key);
 	}
 	qsort(candidates, *count, sizeof(Candidate), compare_candidates);
 	return candidates;

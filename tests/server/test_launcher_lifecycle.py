@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.server.support.jobs import (
     OPEN,
@@ -247,6 +248,30 @@ def test_a_reload_with_thousands_of_changes_keeps_the_rhythm(conn: Connection, s
     conn.execute("DELETE FROM cron.job WHERE jobname LIKE 'many %'")
     due = [run.due_time for run in runs_of(conn, jobid) if run.due_time]
     assert {later - earlier for earlier, later in pairwise(due)} == {timedelta(seconds=1)}
+
+
+def test_what_jobs_have_in_common_outlives_each_of_them(conn: Connection) -> None:
+    pid = wait_for_launcher(conn)
+    options = {"timezone": "Asia/Tokyo", "retry_on": ["40001"], "max_attempts": 2, "settings": {"work_mem": "5MB"}}
+    _, second, third = (
+        one(
+            conn,
+            "SELECT cron.schedule(%s, '1 second', 'SELECT 1', %s)",
+            name,
+            Jsonb(options),
+        )
+        for name in ("first", "second", "third")
+    )
+    conn.execute("SELECT cron.unschedule('first')")
+    conn.execute("SELECT cron.alter_job(%s, options => %s)", (second, Jsonb({"schedule": "0 0 29 2 *"})))
+    conn.execute("UPDATE cron.job SET timezone = NULL WHERE jobid = %s", (second,))
+    # Others, in the memory that would be free.
+    for number in range(50):
+        schedule(conn, f"other{number}", f"{number} 1 29 2 *", "SELECT 1")
+    conn.execute("SELECT cron.alter_job(%s, options => %s)", (second, Jsonb({"schedule": "1 second"})))
+    assert wait_for_runs(conn, second)[-1].status == "succeeded"
+    assert {run.status for run in wait_for_runs(conn, third, 3)} == {"succeeded"}
+    assert launcher_pid(conn) == pid
 
 
 def test_jobs_committed_by_hundreds_have_no_past(conn: Connection, wait_until: WaitUntil) -> None:
