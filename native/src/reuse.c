@@ -44,6 +44,7 @@ static uint32 settings_seen = 0;
 static Size library_list_size = 0;
 static char *library_list = NULL;	/* names, each with its NUL, and one more */
 static int	parameters = 0;
+static int	parameters_awaited = 0;
 static Size memory = 0;
 
 /* What parameters took of it when they were last counted, and were as many; 0: unknown. */
@@ -64,17 +65,23 @@ clockwork_reuse_watch(void)
 	CacheRegisterSyscacheCallback(DATABASEOID, note_change, (Datum) 0);
 }
 
-/* Parameters there are, but for those that PL/pgSQL brings along. */
+/*
+ * Parameters there are, but for PL/pgSQL's; and how many of its name await it.  It
+ * takes over those that the settings have, and lets nobody make up others.
+ */
 static int
-count_parameters(void)
+count_parameters(int *awaited)
 {
 	int			found;
 	struct config_generic **all = clockwork_guc_variables(&found);
 	int			count = 0;
 
+	*awaited = 0;
 	for (int i = 0; i < found; i++)
 		if (strncmp(all[i]->name, "plpgsql.", strlen("plpgsql.")) != 0)
 			count++;
+		else if (all[i]->flags & GUC_CUSTOM_PLACEHOLDER)
+			(*awaited)++;
 	clockwork_guc_variables_free(all);
 	return count;
 }
@@ -103,10 +110,11 @@ static bool
 has_new_parameter(void)
 {
 	Size		now = measure_parameters();
+	int			awaited;
 
 	if (now != 0 && now == parameter_memory)
 		return false;
-	if (count_parameters() != parameters)
+	if (count_parameters(&awaited) != parameters || awaited > parameters_awaited)
 		return true;
 	parameter_memory = now;
 	return false;
@@ -127,7 +135,7 @@ void
 clockwork_reuse_note_new(void)
 {
 	library_list = list_libraries(&library_list_size);
-	parameters = count_parameters();
+	parameters = count_parameters(&parameters_awaited);
 	memory = MemoryContextMemAllocated(TopMemoryContext, true);
 }
 

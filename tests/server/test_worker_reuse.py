@@ -202,6 +202,45 @@ def test_a_parameter_that_a_run_makes_up_ends_its_worker(held: Connection, comma
     assert seen(held) == {"own": None}
 
 
+def test_a_parameter_made_up_in_the_name_of_plpgsql_ends_its_worker(held: Connection) -> None:
+    """Before PL/pgSQL is there; it brings its own parameters along, which are no reason."""
+    maker = perform(held, "SET plpgsql.own = 'here'")
+    assert maker.status == "succeeded", maker.return_message
+    probe = "INSERT INTO public.seen VALUES ('own', current_setting('plpgsql.own', true))"
+    after = perform(held, probe)
+    assert after.job_pid != maker.job_pid
+    assert seen(held) == {"own": None}
+    assert perform(held, "DO $$ BEGIN PERFORM 1; END $$").job_pid == after.job_pid
+    assert perform(held, "SELECT 1").job_pid == after.job_pid
+
+
+def test_a_parameter_of_plpgsql_in_the_settings_is_no_reason_to_end(held: Connection) -> None:
+    """It becomes PL/pgSQL's when that comes; one that is made up in the same run is noticed all the same."""
+    held.execute("ALTER ROLE alice SET plpgsql.variable_conflict = 'use_column'")
+    try:
+        block = "DO $$ BEGIN PERFORM 1; END $$"
+        first, second = (perform(held, command, username="alice") for command in (block, "SELECT 1"))
+        maker = perform(held, f"SET my.own = 'here'; {block}", username="alice")
+        assert first.job_pid == second.job_pid == maker.job_pid
+        again = perform(held, f"SET my.own = 'here'; {block}", username="alice")
+        assert perform(held, "SELECT 1", username="alice").job_pid != again.job_pid != maker.job_pid
+    finally:
+        held.execute("ALTER ROLE alice RESET plpgsql.variable_conflict")
+
+
+def test_a_long_value_is_gone_and_its_worker_stays(held: Connection) -> None:
+    before = perform(held, "SELECT 1")
+    setter = perform(held, f"SET search_path = '{'x' * 20000}'; SET ROLE bob; SET application_name = '{'y' * 60}'")
+    assert setter.status == "succeeded", setter.return_message
+    after = perform(
+        held,
+        "INSERT INTO public.seen VALUES ('search_path', current_setting('search_path')), ('role', current_user),"
+        " ('name', substr(current_setting('application_name'), 1, 16))",
+    )
+    assert seen(held) == {"search_path": '"$user", public', "role": "postgres", "name": "pg_clockwork job"}
+    assert {before.job_pid, setter.job_pid} == {after.job_pid}
+
+
 def test_a_run_does_not_know_the_sequences_of_another(held: Connection) -> None:
     first = perform(held, "SELECT nextval('public.numbers')")
     second = perform(held, "SELECT lastval()")
