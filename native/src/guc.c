@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "pgtime.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 char	   *cron_database_name = NULL;
@@ -112,6 +113,17 @@ clockwork_guc_show_run(int64 jobid, int64 runid, TimestampTz due_time, int attem
 	show_run("cron.due_time", due_time ? timestamptz_to_str(due_time) : "");
 	snprintf(number, sizeof(number), "%d", attempt);
 	show_run("cron.attempt", number);
+}
+
+Size
+clockwork_guc_run_memory(void)
+{
+	char	   *values[] = {application_name, cron_job_id, cron_run_id, cron_due_time, cron_attempt};
+	Size		taken = 0;
+
+	for (int i = 0; i < (int) lengthof(values); i++)
+		taken += GetMemoryChunkSpace(values[i]);
+	return taken;
 }
 
 const char *

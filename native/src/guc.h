@@ -42,4 +42,10 @@ extern int	clockwork_guc_slots(void);
  */
 extern void clockwork_guc_show_run(int64 jobid, int64 runid, TimestampTz due_time, int attempt);
 
+/*
+ * What the values of these and of application_name take of the memory of parameters,
+ * where the server keeps that in a context (from 16 on).
+ */
+extern Size clockwork_guc_run_memory(void);
+
 #endif							/* CLOCKWORK_GUC_H */

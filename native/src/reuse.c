@@ -19,6 +19,7 @@
 #include "postgres.h"
 
 #include "compat.h"
+#include "guc.h"
 #include "reuse.h"
 #include "shmem.h"
 
@@ -86,7 +87,11 @@ count_parameters(int *awaited)
 	return count;
 }
 
-/* The memory of all parameters, and nothing else; 0 if the server keeps it otherwise (15). */
+/*
+ * The memory of all parameters, and nothing else; 0 if the server keeps it otherwise
+ * (15).  Without the strings that describe the run, which are longer or shorter from
+ * one to the next.
+ */
 static Size
 measure_parameters(void)
 {
@@ -98,13 +103,15 @@ measure_parameters(void)
 	if (context == NULL)
 		return 0;
 	context->methods->stats(context, NULL, NULL, &counters, false);
-	return counters.totalspace - counters.freespace;
+	return counters.totalspace - counters.freespace - clockwork_guc_run_memory();
 }
 
 /*
- * One that was made up takes memory for good.  After a reset nothing else does,
- * and nothing gives any back that was there before: as much memory as at the last
- * count means as many parameters.  Counting has the server list and sort them all.
+ * One that was made up takes memory for good, 256 bytes for its record alone.  After
+ * a reset and its commit, the values that a new session starts with are what is left,
+ * and no run can replace one, but for the name of a role that has been reset, in 64:
+ * as much memory as at the last count means as many parameters.  Counting has the
+ * server list and sort them all.
  */
 static bool
 has_new_parameter(void)
