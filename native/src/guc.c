@@ -122,7 +122,8 @@ clockwork_guc_run_memory(void)
 	Size		taken = 0;
 
 	for (int i = 0; i < (int) lengthof(values); i++)
-		taken += GetMemoryChunkSpace(values[i]);
+		if (values[i])
+			taken += GetMemoryChunkSpace(values[i]);
 	return taken;
 }
 
