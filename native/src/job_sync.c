@@ -704,7 +704,7 @@ forget_everything(void)
 #define UNSURE_USEC (SHOW_IN_LINE_MS * INT64CONST(1000) + USECS_PER_SEC)
 #define UNSURE_TRIMMED_USEC USECS_PER_SEC
 
-/* The year 2000: each job counts from when it was made, which is later. */
+/* The year 2000: each job counts from when it was made, which is later unless the clock is wrong. */
 #define BEFORE_ALL_JOBS ((TimestampTz) 0)
 
 /*
@@ -725,7 +725,7 @@ prepare_first_load(const ExtensionObjects *objects)
 	newest = clockwork_run_log_newest_due_time();
 	is_first = newest == 0 && !clockwork_run_log_was_used();
 	clockwork_extension_leave(&section);
-	if (launcher.missed_until == 0)
+	if (launcher.missed_until == DT_NOBEGIN)
 		launcher.missed_until = launcher.now.wall;
 	if (newest > launcher.now.wall + MOST_WAIT_USEC)
 	{
@@ -741,8 +741,9 @@ prepare_first_load(const ExtensionObjects *objects)
 		load_trimmed_from = newest - UNSURE_TRIMMED_USEC;
 	}
 	else if (is_first && cron_log_run)
-		load_from = BEFORE_ALL_JOBS;
-	load_from = Max(load_from, resumed_at);
+		load_from = Min(BEFORE_ALL_JOBS, launcher.now.wall);
+	if (resumed_at != 0)
+		load_from = Max(load_from, resumed_at);
 }
 
 /* Enough, but for a server that was very busy when it stopped. */

@@ -1228,6 +1228,7 @@ clockwork_run_list_init(void)
 	dlist_init(&launcher.withdrawals);
 	dlist_init(&launcher.trims);
 	launcher.settled_from = DT_NOBEGIN;
+	launcher.missed_until = DT_NOBEGIN;
 	dlist_init(&launcher.outcomes);
 	dlist_init(&launcher.undecided);
 	launcher.has_backlog = true;	/* a former launcher may have left one */

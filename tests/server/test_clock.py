@@ -241,11 +241,13 @@ def test_a_season_of_schedules_passes_in_seconds_and_misses_nothing(
         assert "the clock was set" not in server.log()
 
 
-def test_jobs_run_though_the_clock_is_of_the_last_century(target: Target, extension_files: Path) -> None:
+@pytest.mark.parametrize("ahead", [True, False], ids=["begun ahead", "not"])
+def test_jobs_run_though_the_clock_is_of_the_last_century(target: Target, extension_files: Path, ahead: bool) -> None:
     """A machine whose battery is empty begins in 1970; PostgreSQL counts from the year 2000, forward and back."""
     assert target.pg_config is not None
     start = datetime(1999, 6, 1, 12, tzinfo=UTC)
-    with clocked_server(target.pg_config, extension_files, start=start) as (server, clock), server.connect() as conn:
+    opened = clocked_server(target.pg_config, extension_files, {"cron.start_ahead": ahead}, start=start)
+    with opened as (server, clock), server.connect() as conn:
         assert clock.now().year == 1999
         jobs = [
             schedule(conn, "interval", "1 second", "SELECT 1"),
