@@ -31,6 +31,18 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 WaitUntil = Callable[..., Any]
 
 
+def note_records(conn: Connection) -> None:
+    """From here on public.written has a row for each time that a record was written."""
+    conn.execute(
+        "CREATE TABLE public.written (is_new bool, runid bigint, jobid bigint, status text,"
+        " xid xid8 DEFAULT pg_current_xact_id(), at timestamptz DEFAULT clock_timestamp());"
+        "CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO public.written VALUES (TG_OP = 'INSERT', NEW.runid, NEW.jobid, NEW.status); RETURN NULL; END $$;"
+        "CREATE TRIGGER note AFTER INSERT OR UPDATE ON cron.job_run_details"
+        " FOR EACH ROW EXECUTE FUNCTION public.note()"
+    )
+
+
 @pytest.mark.settings({"cron.max_running_jobs": 3})
 def test_the_cap_is_never_exceeded_and_everybody_gets_a_turn(fresh_server: Server, wait_until: WaitUntil) -> None:
     with fresh_server.connect() as conn, fresh_server.connect() as watcher:
@@ -89,12 +101,8 @@ def test_runs_that_wait_start_in_order_of_priority_and_age(fresh_server: Server,
 def test_a_wait_for_a_slot_shows_only_when_it_lasts(fresh_server: Server, wait_until: WaitUntil) -> None:
     """Each record is inserted once: as starting if its run got a slot soon, else as queued."""
     with fresh_server.connect() as conn:
-        conn.execute(
-            "CREATE TABLE public.inserted (jobid bigint, status text, at timestamptz DEFAULT clock_timestamp());"
-            "CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS"
-            " $$ BEGIN INSERT INTO public.inserted VALUES (NEW.jobid, NEW.status); RETURN NULL; END $$;"
-            "CREATE TRIGGER note AFTER INSERT ON cron.job_run_details FOR EACH ROW EXECUTE FUNCTION public.note()"
-        )
+        note_records(conn)
+        conn.execute("CREATE VIEW public.inserted AS SELECT * FROM public.written WHERE is_new")
         short = [schedule(conn, f"short {i}", at(conn, 1), "SELECT 1") for i in range(3)]
         conn.execute("UPDATE cron.job SET schedule = (SELECT max(schedule) FROM cron.job)")
         for jobid in short:
@@ -115,15 +123,11 @@ def test_a_wait_for_a_slot_shows_only_when_it_lasts(fresh_server: Server, wait_u
 def test_while_slots_are_handed_on_a_wait_shows_after_five_seconds(fresh_server: Server) -> None:
     """Whoever is in a line that moves has no record; one that all others are preferred to has, in the end."""
     with fresh_server.connect() as conn:
+        note_records(conn)
         conn.execute(
-            "CREATE TABLE public.told (runid bigint, jobid bigint, status text, at timestamptz DEFAULT clock_timestamp());"
-            "CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS"
-            " $$ BEGIN INSERT INTO public.told VALUES (NEW.runid, NEW.jobid, NEW.status); RETURN NULL; END $$;"
-            "CREATE TRIGGER note AFTER INSERT OR UPDATE ON cron.job_run_details"
-            " FOR EACH ROW EXECUTE FUNCTION public.note();"
             "CREATE VIEW public.shown AS SELECT t.jobid, t.at - r.due_time AS age,"
-            " t.at - (SELECT max(s.at) FROM public.told s WHERE s.status = 'starting' AND s.at < t.at) AS pause"
-            " FROM public.told t JOIN cron.job_run_details r USING (runid) WHERE t.status = 'queued'"
+            " t.at - (SELECT max(s.at) FROM public.written s WHERE s.status = 'starting' AND s.at < t.at) AS pause"
+            " FROM public.written t JOIN cron.job_run_details r USING (runid) WHERE t.status = 'queued'"
         )
         when = at(conn, 2)
         with conn.transaction():
@@ -164,13 +168,7 @@ def test_what_waits_unseen_is_recorded_when_the_server_stops(fresh_server: Serve
 def test_in_a_burst_ends_and_beginnings_share_transactions(fresh_server: Server) -> None:
     """Each transaction has a third of the slots in it, or comes a moment after the last one, or shows something."""
     with fresh_server.connect() as conn:
-        conn.execute(
-            "CREATE TABLE public.written (xid xid8, status text, at timestamptz DEFAULT clock_timestamp());"
-            "CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS"
-            " $$ BEGIN INSERT INTO public.written VALUES (pg_current_xact_id(), NEW.status); RETURN NULL; END $$;"
-            "CREATE TRIGGER note AFTER INSERT OR UPDATE ON cron.job_run_details"
-            " FOR EACH ROW EXECUTE FUNCTION public.note()"
-        )
+        note_records(conn)
         # They end one by one: each would be a transaction of its own.
         when = 'SS MI HH24 DD MM "*"'
         due = one(conn, f"SELECT to_char((now() + interval '2 seconds') AT TIME ZONE 'UTC', '{when}')")
