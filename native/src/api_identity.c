@@ -7,6 +7,7 @@
 #include "acl.h"
 #include "catalog.h"
 #include "extension.h"
+#include "job_rows.h"
 #include "shmem.h"
 
 #include "fmgr.h"
@@ -66,7 +67,7 @@ clockwork_adopt(PG_FUNCTION_ARGS)
 	int64		jobid = PG_GETARG_INT64(0);
 	ExtensionObjects objects;
 	bool		any = begin_adoption(&objects);
-	JobDefinition *job = jobid == 0 ? NULL : clockwork_catalog_find_job(&objects, jobid);
+	JobDefinition *job = jobid == 0 ? NULL : clockwork_job_rows_find(&objects, jobid);
 
 	if (job == NULL || !(any || clockwork_acl_is_owner(job->owner)))
 		ereport(ERROR,

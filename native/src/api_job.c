@@ -17,6 +17,7 @@
 #include "extension.h"
 #include "guc.h"
 #include "job_options.h"
+#include "job_rows.h"
 #include "run_settings.h"
 #include "schedule_check.h"
 #include "shmem.h"
@@ -298,7 +299,7 @@ clockwork_schedule_with_options(PG_FUNCTION_ARGS)
 	{
 		/* Visible to the next command: the row that was just written. */
 		CommandCounterIncrement();
-		job = clockwork_catalog_find_job(&objects, jobid);
+		job = clockwork_job_rows_find(&objects, jobid);
 		check_ownership(job, jobid);
 		change_job(&objects, job, &change);
 	}
@@ -314,7 +315,7 @@ clockwork_unschedule(PG_FUNCTION_ARGS)
 	JobDefinition *job;
 
 	begin_write(&objects, "DELETE");
-	job = clockwork_catalog_find_job(&objects, jobid);
+	job = clockwork_job_rows_find(&objects, jobid);
 	if (job == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -380,7 +381,7 @@ clockwork_alter_job(PG_FUNCTION_ARGS)
 	begin_write(&objects, "UPDATE");
 	refuse_empty_change(&change);
 
-	job = clockwork_catalog_find_job(&objects, PG_GETARG_INT64(0));
+	job = clockwork_job_rows_find(&objects, PG_GETARG_INT64(0));
 	check_ownership(job, PG_GETARG_INT64(0));
 	change_job(&objects, job, &change);
 	PG_RETURN_VOID();
@@ -402,7 +403,7 @@ clockwork_alter_job_options(PG_FUNCTION_ARGS)
 	begin_write(&objects, "UPDATE");
 	refuse_empty_change(&change);
 
-	job = clockwork_catalog_find_job(&objects, PG_GETARG_INT64(0));
+	job = clockwork_job_rows_find(&objects, PG_GETARG_INT64(0));
 	check_ownership(job, PG_GETARG_INT64(0));
 	database = job_change_value(&change, "database");
 	if (database && strcmp(database, job->database) != 0 &&

@@ -11,6 +11,7 @@
 #include "acl.h"
 #include "catalog.h"
 #include "extension.h"
+#include "job_rows.h"
 #include "run_log.h"
 #include "run_request.h"
 #include "shmem.h"
@@ -114,7 +115,7 @@ find_numbered_job(FunctionCallInfo fcinfo, const ExtensionObjects *objects)
 
 	require_argument(fcinfo, 0, "job_id");
 	jobid = PG_GETARG_INT64(0);
-	job = clockwork_catalog_find_job(objects, jobid);
+	job = clockwork_job_rows_find(objects, jobid);
 	if (job == NULL || !owns_job(job))
 		refuse_job(jobid);
 	return job;
@@ -138,7 +139,7 @@ find_named_job(FunctionCallInfo fcinfo, const ExtensionObjects *objects)
 	count = clockwork_catalog_list_named(objects, name, jobids, SAME_NAME_MAX);
 	for (int i = 0; i < count; i++)
 	{
-		JobDefinition *job = clockwork_catalog_find_job(objects, jobids[i]);
+		JobDefinition *job = clockwork_job_rows_find(objects, jobids[i]);
 
 		if (job == NULL || !owns_job(job))
 			continue;
@@ -610,7 +611,7 @@ clockwork_current_run(PG_FUNCTION_ARGS)
 	clockwork_extension_enter(&section, objects.owner);
 	(void) clockwork_run_log_look(slot->runid, &look);
 	clockwork_extension_leave(&section);
-	job = clockwork_catalog_find_job(&objects, slot->jobid);
+	job = clockwork_job_rows_find(&objects, slot->jobid);
 	name = job ? job->name : NULL;
 
 	values[0] = Int64GetDatum(slot->jobid);

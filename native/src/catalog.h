@@ -1,28 +1,11 @@
 /*
- * Reading and changing cron.job.
+ * Changing cron.job, and the state of everything beside it.
  */
 #ifndef CLOCKWORK_CATALOG_H
 #define CLOCKWORK_CATALOG_H
 
 #include "extension.h"
 #include "job.h"
-
-typedef void (*JobVisitor) (const JobDefinition *job, void *arg);
-
-/*
- * Visit the jobs with the given ids, or all jobs if `count` < 0, in a
- * transaction of the caller's.  Ids without a row are passed over.  What the
- * visitor is shown lives until it returns.
- */
-extern void clockwork_catalog_visit_jobs(const ExtensionObjects *objects,
-										 const int64 *jobids, int count,
-										 JobVisitor visit, void *arg);
-
-/*
- * The job with that id, allocated in the current memory context; NULL if
- * there is none.  Row security does not apply: the caller checks.
- */
-extern JobDefinition *clockwork_catalog_find_job(const ExtensionObjects *objects, int64 jobid);
 
 /* The id of a role's job of that name; 0 if there is none. */
 extern int64 clockwork_catalog_find_named(const ExtensionObjects *objects,

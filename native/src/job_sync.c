@@ -13,6 +13,7 @@
 #include "execute.h"
 #include "extension.h"
 #include "guc.h"
+#include "job_rows.h"
 #include "job_sync.h"
 #include "run_after.h"
 #include "run_policy.h"
@@ -142,7 +143,7 @@ load_all_jobs(const ExtensionObjects *objects)
 	TimestampTz from = has_synced ? news_from() : load_from;
 
 	clockwork_job_list_begin_load();
-	clockwork_catalog_visit_jobs(objects, NULL, -1, put_job, &from);
+	clockwork_job_rows_visit(objects, NULL, -1, put_job, &from);
 	clockwork_job_list_sweep(drop_job);
 	clockwork_after_link();
 }
@@ -153,7 +154,7 @@ load_changed_jobs(const ExtensionObjects *objects, const int64 *jobids, int coun
 	TimestampTz from = news_from();
 
 	clockwork_job_list_begin_load();
-	clockwork_catalog_visit_jobs(objects, jobids, count, put_job, &from);
+	clockwork_job_rows_visit(objects, jobids, count, put_job, &from);
 	for (int i = 0; i < count; i++)
 	{
 		Job		   *job = clockwork_job_list_find(jobids[i]);

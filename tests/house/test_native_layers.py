@@ -41,6 +41,7 @@ DRAWING: list[tuple[str, tuple[str, ...]]] = [
         "world",
         (
             "catalog",
+            "job_rows",
             "run_log",
             "run_settings",
             "acl",
