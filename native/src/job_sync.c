@@ -456,34 +456,56 @@ load_unknown_jobs(const ExtensionObjects *objects, const OpenRecord *records, in
 
 /*
  * What was left open is among the newest records as a rule, so those are looked
- * at before anything is due.  The others are looked at bit by bit, however long
- * the history is, between the launcher's other work.
+ * at before anything is due: a few, and many only if most of the few are open.
+ * The others are looked at bit by bit, however long the history is, between the
+ * launcher's other work.
  */
-#define RECENT_RECORDS 2000
+#define FEW_RECENT 200
+#define MANY_RECENT 2000
 #define RECORDS_PER_LOOK 20000
 #define FIRST_LOOK_MS 500
 #define LOOK_PAUSE_MS 20
 
-/* Take up those of the open records that go on. */
-static void
-take_up_records(const ExtensionObjects *objects, RunRange range)
+/* The open records of a range that may go on, the oldest first. */
+static OpenRecord *
+find_open_records(const ExtensionObjects *objects, RunRange range, int *count)
 {
 	ExtensionSection section;
 	OpenRecord *records;
-	int			count;
 
+	*count = 0;
 	if (!takes_up_asked)
-		return;
+		return NULL;
 	clockwork_extension_enter(&section, objects->owner);
-	records = clockwork_run_log_open_records(range, &count);
+	records = clockwork_run_log_open_records(range, count);
 	clockwork_extension_leave(&section);
-	load_unknown_jobs(objects, records, count);
+	return records;
+}
 
+/* Take up those of them that go on. */
+static void
+take_up_records(const ExtensionObjects *objects, const OpenRecord *records, int count)
+{
+	ExtensionSection section;
+
+	load_unknown_jobs(objects, records, count);
 	clockwork_extension_enter(&section, objects->owner);
 	for (int i = 0; i < count; i++)
 		if (records[i].asked || takes_up_all)
 			take_up_record(&records[i]);
 	clockwork_extension_leave(&section);
+}
+
+/* So many of the newest records are looked at from now on, and older ones later. */
+static void
+look_at_newest(const ExtensionObjects *objects, int number)
+{
+	ExtensionSection section;
+
+	clockwork_extension_enter(&section, objects->owner);
+	orphans.after = clockwork_run_log_find_nth_newest(number);
+	clockwork_extension_leave(&section);
+	unseen_up_to = orphans.after;
 }
 
 /*
@@ -494,12 +516,12 @@ static void
 recover_records(const ExtensionObjects *objects)
 {
 	ExtensionSection section;
+	OpenRecord *records;
 	int64		first_request;
+	int			count;
 
 	clockwork_extension_enter(&section, objects->owner);
 	orphans.up_to = clockwork_run_log_newest_runid();
-	orphans.after = clockwork_run_log_find_nth_newest(RECENT_RECORDS);
-	unseen_up_to = orphans.after;
 	look_back_at = launcher.now.monotonic + FIRST_LOOK_MS * 1000L;
 	first_request = clockwork_run_request_first(launcher.job_table);
 	asked_orphans_up_to = launcher.panel->recovered && !has_synced ? 0 : first_request != 0 ? first_request : orphans.up_to;
@@ -509,7 +531,14 @@ recover_records(const ExtensionObjects *objects)
 	takes_up_asked = takes_up_all || first_request != 0;
 
 	/* Newer ones as well: what was asked for since waits there. */
-	take_up_records(objects, (RunRange) {orphans.after, PG_INT64_MAX});
+	look_at_newest(objects, FEW_RECENT);
+	records = find_open_records(objects, (RunRange) {orphans.after, PG_INT64_MAX}, &count);
+	if (count > FEW_RECENT / 2)
+	{
+		look_at_newest(objects, MANY_RECENT);
+		records = find_open_records(objects, (RunRange) {orphans.after, PG_INT64_MAX}, &count);
+	}
+	take_up_records(objects, records, count);
 }
 
 /* Close the records of a range that were open when this launcher began and have no live run. */
@@ -584,7 +613,10 @@ clockwork_job_sync_look_back(void)
 		clockwork_extension_leave(&section);
 		if (has_open)
 		{
-			take_up_records(&objects, range);
+			int			count;
+			OpenRecord *records = find_open_records(&objects, range, &count);
+
+			take_up_records(&objects, records, count);
 			close_orphans(&objects, range);
 		}
 	}
@@ -748,7 +780,7 @@ prepare_first_load(const ExtensionObjects *objects)
 }
 
 /* Enough, but for a server that was very busy when it stopped. */
-#define FEW_RECORDS 500
+#define FEW_RECORDS 200
 #define MANY_RECORDS 10000
 
 /*
