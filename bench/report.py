@@ -131,6 +131,20 @@ def targets(plan: Plan, titles: Mapping[str, str]) -> list[Target]:
     add(f"{jobs} jobs: start-up", "< 1", of(f"{jobs} jobs: start-up s", best), _at_most(1), "s")
     add(f"{jobs} jobs: launcher RSS", "< 60", of(f"{jobs} jobs: launcher RSS MB", best), _at_most(60), "MB")
     add(
+        f"{jobs} jobs: launcher without shared memory",
+        "< 60",
+        of(f"{jobs} jobs: launcher without shared memory MB", best),
+        _at_most(60),
+        "MB",
+    )
+    add(
+        f"{jobs} jobs: one change of many in a row, launcher",
+        "< 0.1",
+        of(f"{jobs} jobs: one change of many in a row, launcher ms", best),
+        _at_most(0.1),
+        "ms",
+    )
+    add(
         "long history: CPU a run against empty",
         "≤ 1.1",
         between("burst 500, long history: CPU ms/run", "burst 500, empty history: CPU ms/run", best),

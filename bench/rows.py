@@ -285,6 +285,10 @@ def start_up(side: Side, name: str) -> Figures:
         f"{name}: start-up s": ready,
         f"{name}: launcher CPU at start-up s": machine.cpu_s(launcher),
         f"{name}: launcher RSS MB": machine.status(launcher, "VmRSS") / 1024,
+        f"{name}: launcher without shared memory MB": (
+            machine.status(launcher, "VmRSS") - machine.status(launcher, "RssShmem")
+        )
+        / 1024,
         f"{name}: launcher private MB": machine.status(launcher, "RssAnon") / 1024,
     }
     side.remove_jobs("boot")
