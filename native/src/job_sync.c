@@ -779,9 +779,21 @@ prepare_first_load(const ExtensionObjects *objects)
 		load_from = Max(load_from, resumed_at);
 }
 
-/* Enough, but for a server that was very busy when it stopped. */
+/* Enough, but for a server that was busy when it stopped; and never more. */
 #define FEW_RECORDS 200
-#define MANY_RECORDS 10000
+#define MANY_RECORDS 12800
+
+/* How many of them are of due times that are to be looked at once more? */
+static int
+count_young(const Recorded *recorded, int count)
+{
+	int			young = 0;
+
+	for (int i = 0; i < count; i++)
+		if (recorded[i].due_time > load_from)
+			young++;
+	return young;
+}
 
 /*
  * After it, the same stretch once more: due times that have their record are over.
@@ -792,18 +804,18 @@ pass_over_recorded(const ExtensionObjects *objects)
 {
 	ExtensionSection section;
 	Recorded   *recorded;
+	int			most = FEW_RECORDS;
 	int			count;
-	int			young = 0;
 
 	if (launcher.panel->recovered || has_synced)
 		return;
 	clockwork_extension_enter(&section, objects->owner);
-	recorded = clockwork_run_log_newest_recorded(FEW_RECORDS, &count);
-	for (int i = 0; i < count; i++)
-		if (recorded[i].due_time > load_from)
-			young++;
-	if (young > FEW_RECORDS / 2)
-		recorded = clockwork_run_log_newest_recorded(MANY_RECORDS, &count);
+	recorded = clockwork_run_log_newest_recorded(most, &count);
+	while (count_young(recorded, count) > most / 2 && most < MANY_RECORDS)
+	{
+		most *= 4;
+		recorded = clockwork_run_log_newest_recorded(most, &count);
+	}
 	clockwork_extension_leave(&section);
 	for (int i = 0; i < count && recorded[i].due_time <= launcher.now.wall; i++)
 	{
