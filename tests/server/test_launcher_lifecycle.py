@@ -24,7 +24,7 @@ from tests.server.support.jobs import (
     wait_for_runs,
     workers,
 )
-from tests.server.support.watching import log_since, sample, wait_for_launcher
+from tests.server.support.watching import log_since, sample, wait_for_launcher, wakeups
 from tests.support.servers import Server
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -287,3 +287,34 @@ def test_jobs_committed_by_hundreds_have_no_past(conn: Connection, wait_until: W
     wait_for_runs(conn, ticking, 2)
     assert runs(conn, "due_time < %s AND jobid IN (SELECT jobid FROM cron.job)", committed) == []
     conn.execute("DELETE FROM cron.job")
+
+
+# --- nothing to do -----------------------------------------------------------------------------
+
+
+@pytest.mark.local_only
+@pytest.mark.settings({"autovacuum": "off"})
+def test_a_launcher_with_nothing_to_do_sleeps_for_half_minutes(fresh_server: Server, wait_until: WaitUntil) -> None:
+    """Twice a minute it looks whether the clock was set; nothing else may wake it, however many jobs there are."""
+    with fresh_server.connect() as conn:
+        launcher = wait_for_launcher(conn)
+        conn.execute(
+            "INSERT INTO cron.job (jobname, schedule, command)"
+            " SELECT 'j' || i, '0 0 29 2 *', 'SELECT 1' FROM generate_series(1, 1000) i"
+        )
+        run_once(conn, "SELECT 1")
+
+        wait_until(lambda: not workers(conn), timeout=60, message="the worker of that run to leave")
+
+        def rests() -> bool:
+            before = wakeups(launcher)
+            sample(5, lambda: None, 1)
+            return wakeups(launcher) == before
+
+        wait_until(rests, timeout=60, message="the launcher to rest")
+
+    # Half a minute in which nothing may happen: absence is what is asserted.
+    woken = wakeups(launcher)
+    sample(31, lambda: None, 1)
+    woken = wakeups(launcher) - woken
+    assert woken <= 2, f"the launcher woke {woken} times in 31 s without anything to do"
