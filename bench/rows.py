@@ -400,9 +400,9 @@ def measure_all(
     if "day" in only:
         each(1, lambda side: day(side, plan.day_s))
     if "history" in only:
-        each(few, lambda side: start_up(side, "empty history"))
-        each(few, lambda side: burst(side, 500, ", empty history"))
+        each(times, lambda side: start_up(side, "empty history"))
+        each(times, lambda side: burst(side, 500, ", empty history"))
         for side in sides:
             fill_history(side, plan.history)
-        each(few, lambda side: start_up(side, "long history"))
-        each(few, lambda side: burst(side, 500, ", long history"))
+        each(times, lambda side: start_up(side, "long history"))
+        each(times, lambda side: burst(side, 500, ", long history"))
