@@ -97,11 +97,14 @@ def against_pg_cron(
 @OUT
 @click.option("--jobs", default="10,1000,10000,100000", show_default=True)
 @click.option("--slots", default="1,2,4,8,16,32,64", show_default=True)
-def how_cost_grows(pg_config: Path | None, output: Path, jobs: str, slots: str) -> None:
+@click.option("--side", "wanted", multiple=True, help="Only these sides: fresh, reuse, pg_cron.")
+def how_cost_grows(pg_config: Path | None, output: Path, jobs: str, slots: str, wanted: tuple[str, ...]) -> None:
     """How cost grows with the number of jobs, and speed with the number of slots."""
     chosen = pg_config or packaging.find_embedded()
     output.mkdir(parents=True, exist_ok=True)
-    found = growth.measure(chosen, CACHE, [int(n) for n in jobs.split(",")], [int(n) for n in slots.split(",")], say)
+    found = growth.measure(
+        chosen, CACHE, [int(n) for n in jobs.split(",")], [int(n) for n in slots.split(",")], say, wanted
+    )
     (output / "growth.json").write_text(json.dumps(found, indent=1))
     report.write_growth(output, found)
     print((output / "growth.md").read_text())

@@ -25,11 +25,16 @@ BY_JOBS = {
 
 
 def measure(
-    pg_config: Path, cache: Path, jobs: Sequence[int], slots: Sequence[int], say: Callable[[str], None]
+    pg_config: Path,
+    cache: Path,
+    jobs: Sequence[int],
+    slots: Sequence[int],
+    say: Callable[[str], None],
+    wanted: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What → (name of x, name of y, side → [[x, y], ...])."""
     results = rows.Results()
-    with open_sides(pg_config, cache) as sides:
+    with open_sides(pg_config, cache, wanted) as sides:
         for count in jobs:
             for side in sides:
                 with rows.many(side, count):
