@@ -78,7 +78,8 @@ def lines(title: str, x_name: str, y_name: str, series: Mapping[str, Sequence[tu
         up = (math.log10(max(y, 10.0**y_low)) - y_low) / (y_high - y_low)
         return left + across * width, top + height - up * height
 
-    parts = [_text(10, 20, title), _text(left + width / 2, top + height + 34, x_name, "middle"), _text(10, 36, y_name)]
+    parts = [_text(10, 20, f"{title} ({y_name})"), _text(left + width / 2, top + height + 34, x_name, "middle")]
+    lowest = 0.0
     for e in range(y_low, y_high + 1):
         y = place(10**x_low, 10.0**e)[1]
         parts.append(f'<line x1="{left}" x2="{left + width}" y1="{y:.1f}" y2="{y:.1f}" stroke="#dddddd"/>')
@@ -86,13 +87,15 @@ def lines(title: str, x_name: str, y_name: str, series: Mapping[str, Sequence[tu
     for x in sorted({x for x, _ in points}):
         across = place(x, 10.0**y_low)[0]
         parts.append(_text(across, top + height + 16, f"{x:,g}", "middle"))
-    for name, line in series.items():
-        placed = [place(x, y) for x, y in line if x > 0 and y > 0]
+    drawn = {name: [place(x, y) for x, y in line if x > 0 and y > 0] for name, line in series.items()}
+    # From the top down, so that each name can stand below the one before.
+    for name, placed in sorted(drawn.items(), key=lambda item: item[1][-1][1] if item[1] else 0.0):
         if not placed:
             continue
+        lowest = max(lowest + 14, placed[-1][1] + 4)
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
         dash = ' stroke-dasharray="5 3"' if ":" in name else ""
         parts.append(f'<polyline points="{path}" fill="none" stroke="{_colour(name)}" stroke-width="2"{dash}/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{_colour(name)}"/>' for x, y in placed]
-        parts.append(_text(placed[-1][0] + 8, placed[-1][1] + 4, name))
+        parts.append(_text(placed[-1][0] + 8, lowest, name))
     return _svg(left + width + 170, top + height + 50, parts)
