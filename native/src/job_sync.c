@@ -456,7 +456,8 @@ load_unknown_jobs(const ExtensionObjects *objects, const OpenRecord *records, in
 
 /*
  * What was left open is among the newest records as a rule, so those are looked
- * at before anything is due: a few, and many only if most of the few are open.
+ * at before anything is due: a few, and many if one of the few is open, so that
+ * runs of one job that wait among both keep their order.
  * The others are looked at bit by bit, however long the history is, between the
  * launcher's other work.
  */
@@ -533,7 +534,7 @@ recover_records(const ExtensionObjects *objects)
 	/* Newer ones as well: what was asked for since waits there. */
 	look_at_newest(objects, FEW_RECENT);
 	records = find_open_records(objects, (RunRange) {orphans.after, PG_INT64_MAX}, &count);
-	if (count > FEW_RECENT / 2)
+	if (count > 0)
 	{
 		look_at_newest(objects, MANY_RECENT);
 		records = find_open_records(objects, (RunRange) {orphans.after, PG_INT64_MAX}, &count);
