@@ -17,6 +17,7 @@
 #include "access/transam.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
+#include "lib/qunique.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -390,6 +391,34 @@ visit_rows(const JobTable *table, ScanKey keys, int nkeys, JobVisitor visit, voi
 	systable_endscan(scan);
 }
 
+static int
+compare_jobids(const void *a, const void *b)
+{
+	int64		one = *(const int64 *) a;
+	int64		other = *(const int64 *) b;
+
+	return (one > other) - (one < other);
+}
+
+/* Many runs of one job may be asked for at once: its row is read once. */
+static void
+visit_some(const JobTable *table, const int64 *jobids, int count, JobVisitor visit, void *arg)
+{
+	int64	   *sorted = palloc(sizeof(int64) * count);
+
+	memcpy(sorted, jobids, sizeof(int64) * count);
+	qsort(sorted, count, sizeof(int64), compare_jobids);
+	count = (int) qunique(sorted, count, sizeof(int64), compare_jobids);
+	for (int i = 0; i < count; i++)
+	{
+		ScanKeyData key;
+
+		ScanKeyInit(&key, columns[COLUMN_JOBID].number, BTEqualStrategyNumber, F_INT8EQ,
+					Int64GetDatum(sorted[i]));
+		visit_rows(table, &key, 1, visit, arg);
+	}
+}
+
 static void
 visit_jobs(JobTable *table, const int64 *jobids, int count, JobVisitor visit, void *arg)
 {
@@ -402,14 +431,8 @@ visit_jobs(JobTable *table, const int64 *jobids, int count, JobVisitor visit, vo
 	identify(table);
 	if (count < 0)
 		visit_rows(table, NULL, 0, visit, arg);
-	for (int i = 0; i < count; i++)
-	{
-		ScanKeyData key;
-
-		ScanKeyInit(&key, columns[COLUMN_JOBID].number, BTEqualStrategyNumber, F_INT8EQ,
-					Int64GetDatum(jobids[i]));
-		visit_rows(table, &key, 1, visit, arg);
-	}
+	else
+		visit_some(table, jobids, count, visit, arg);
 }
 
 void

@@ -11,8 +11,8 @@ typedef void (*JobVisitor) (const JobDefinition *job, void *arg);
 
 /*
  * Visit the jobs with the given ids, or all jobs if `count` < 0, in a
- * transaction of the caller's.  Ids without a row are passed over; one that is
- * given twice is visited twice.  What the visitor is shown lives until it
+ * transaction of the caller's.  Ids without a row are passed over, and one that
+ * is given twice is visited once.  What the visitor is shown lives until it
  * returns.  Nobody is there to visit if the table is gone by now.  Neither
  * privileges nor row security apply: the caller checks.
  */
